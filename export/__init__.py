@@ -1,0 +1,1 @@
+"""WebDataset shards, the dataset card, Croissant and the report page."""

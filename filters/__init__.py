@@ -1,0 +1,1 @@
+"""One rule per file: text and image measures, sensitive words, names, duplicates."""

@@ -1,0 +1,152 @@
+"""Every column that a pair can carry: its type, unit, who writes it, and what it means.
+
+This table is the single source for the batch schema, for the ledger's parquet schema and
+for ``docs/ledger.md``. A stage may only write columns that stand here; a test holds that.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import polars as pl
+
+SPAN = pl.Struct(
+    {
+        "start": pl.UInt32,
+        "end": pl.UInt32,
+        "word": pl.String,
+        "category": pl.String,
+        "action": pl.String,
+    }
+)
+"""A piece of a caption that a rule marked.
+
+``start`` and ``end`` are code-point offsets into ``caption_raw`` (half open), ``word`` is what
+matched as the rule knows it, ``action`` is ``mask``, ``cut``, ``drop`` or ``flag``.
+"""
+
+NEGATIVE = pl.Struct({"kind": pl.String, "caption": pl.String})
+
+
+@dataclass(frozen=True)
+class Column:
+    """One column of a batch.
+
+    ``ledger`` is false for columns that live only inside a run (image bytes, offset maps).
+    ``writer`` names the stage, or ``read``, ``shell``, ``relate``, ``emit``.
+    """
+
+    name: str
+    dtype: pl.DataType | type[pl.DataType]
+    writer: str
+    doc: str
+    unit: str = ""
+    ledger: bool = True
+
+
+_ALL = (
+    # source
+    Column(
+        "key",
+        pl.String,
+        "read",
+        "BLAKE2b, 32 hex digits, of the image (URL, else bytes) and the raw caption",
+    ),
+    Column("unit", pl.String, "read", "the unit that read this pair"),
+    Column("ordinal", pl.UInt32, "read", "the pair's place within its unit, from 0"),
+    Column("origin", pl.String, "read", "file#record#ordinal, relative to the input"),
+    Column("page_url", pl.String, "read", "the page the pair stood on"),
+    Column(
+        "image_url", pl.String, "read", "absolute http(s) URL of the image, null where the bytes came with the input"
+    ),
+    Column("caption_origin", pl.String, "read", "alt, title, figcaption, nearby, sidecar or column"),
+    Column("caption_raw", pl.String, "read", "the caption as found (lone surrogates and NULs replaced by U+FFFD)"),
+    # text
+    Column("caption", pl.String, "normalise", "the caption as it will ship"),
+    Column(
+        "caption_offsets",
+        pl.List(pl.UInt32),
+        "normalise",
+        "for each character of caption its index in caption_raw; null means the identity",
+        ledger=False,
+    ),
+    Column("lang", pl.String, "language", "BCP 47: zh, yue, wuu, ja, ko, en, … or und"),
+    Column("han_ratio", pl.Float32, "language", "Han characters over letters", "share"),
+    Column("boilerplate", pl.List(SPAN), "boilerplate", "phrases and patterns cut or dropped"),
+    Column("boilerplate_share", pl.Float32, "boilerplate", "characters cut over characters", "share"),
+    Column("template_count", pl.UInt32, "templates", "pages of the same site that carry this caption", "pages"),
+    Column("sensitive", pl.List(SPAN), "sensitive", "sensitive words found, with category and action"),
+    Column("chars", pl.UInt32, "length", "characters of the caption", "characters"),
+    Column("distinct_chars", pl.UInt32, "length", "distinct letters and digits of the caption", "characters"),
+    Column("repetition", pl.Float32, "length", "share of the caption that repeats an earlier character pair", "share"),
+    Column("char_entropy", pl.Float32, "length", "Shannon entropy of the characters", "bits"),
+    Column("has_noun", pl.Boolean, "length", "a noun was tagged in the caption"),
+    Column("names", pl.List(SPAN), "names", "personal names replaced by a placeholder"),
+    # fetch and image
+    Column("image", pl.Binary, "read", "the image's bytes", "bytes", ledger=False),
+    Column("http_status", pl.UInt16, "fetch", "last HTTP status"),
+    Column("fetch_error", pl.String, "fetch", "class of the failed fetch (dns, refused, tls, timeout_connect, …)"),
+    Column("fetch_ms", pl.UInt32, "fetch", "time of the fetch", "ms", ledger=False),
+    Column("opt_out", pl.String, "fetch", "the opt-out directive found on the response, as sent"),
+    Column("image_sha256", pl.String, "decode", "SHA-256 of the bytes as received"),
+    Column("format", pl.String, "decode", "file kind by content: jpeg, png, webp, gif, bmp, tiff, avif, …"),
+    Column("width", pl.UInt32, "decode", "after EXIF orientation", "pixels"),
+    Column("height", pl.UInt32, "decode", "after EXIF orientation", "pixels"),
+    Column("frames", pl.UInt32, "decode", "frames in the file", "frames"),
+    Column("decode_error", pl.String, "decode", "why the image cannot be decoded; null where it can"),
+    Column("phash", pl.UInt64, "decode", "64-bit perceptual hash (DCT)"),
+    Column(
+        "sharpness",
+        pl.Float32,
+        "decode",
+        "variance of the Laplacian at a shorter side of at most 256",
+        "grey levels squared",
+    ),
+    Column("image_entropy", pl.Float32, "decode", "Shannon entropy of the grey histogram", "bits"),
+    Column("saturation", pl.Float32, "decode", "mean HSV saturation", "share"),
+    Column("nsfw", pl.Float32, "image_safety", "probability of the unsafe classes", "share"),
+    Column("unsafe_class", pl.String, "image_safety", "the likeliest unsafe class"),
+    Column("jpeg", pl.String, "jpeg", "passed (bytes untouched), stripped (metadata removed losslessly) or encoded"),
+    Column("image_bytes", pl.UInt32, "jpeg", "size of the image as it ships", "bytes"),
+    # relation
+    Column("score", pl.Float32, "score", "cosine of image and caption, rounded to 4 decimals", "cosine"),
+    Column("scorer", pl.String, "score", "name and hash of the scorer"),
+    Column("duplicate_of", pl.String, "relate", "key of the pair that stays in this one's place"),
+    Column("cluster", pl.String, "relate", "smallest key of the cluster that must stay in one split"),
+    Column("contaminates", pl.String, "relate", "evaluation set and item that this pair matches"),
+    # made
+    Column("caption_synthetic", pl.String, "emit", "a caption made by the captioner"),
+    Column("synthetic_score", pl.Float32, "emit", "score of the synthetic caption", "cosine"),
+    Column("negatives", pl.List(NEGATIVE), "emit", "hard negatives: kind and caption"),
+    # verdict
+    Column("status", pl.String, "shell", "kept, dropped or failed"),
+    Column("stage", pl.String, "shell", "the stage that dropped or failed the pair"),
+    Column("reason", pl.String, "shell", "why, as one stable word"),
+    Column("detail", pl.String, "shell", "the same for people: values, error message"),
+    # placement
+    Column("split", pl.String, "relate", "train, val or test"),
+    Column("shard", pl.String, "relate", "file name of the shard that holds the pair"),
+    Column("part", pl.String, "shell", "part file that holds the bytes", ledger=False),
+    Column("offset", pl.UInt64, "shell", "where the bytes start in the part file", "bytes", ledger=False),
+    Column("length", pl.UInt32, "shell", "how many bytes", "bytes", ledger=False),
+)
+
+COLUMNS: dict[str, Column] = {c.name: c for c in _ALL}
+
+SOURCE_COLUMNS = tuple(c.name for c in _ALL if c.writer == "read")
+LEDGER_SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {c.name: c.dtype for c in _ALL if c.ledger}
+
+
+def empty(*names: str) -> pl.DataFrame:
+    """A frame of no rows with the named columns, in their registered types."""
+    return pl.DataFrame(schema={name: COLUMNS[name].dtype for name in names})
+
+
+def with_missing(frame: pl.DataFrame, names: list[str] | tuple[str, ...]) -> pl.DataFrame:
+    """``frame`` with every named column present (null where it was absent) and of its type."""
+    return frame.with_columns(
+        pl.lit(None, dtype=COLUMNS[name].dtype).alias(name)
+        if name not in frame.columns
+        else pl.col(name).cast(COLUMNS[name].dtype)
+        for name in names
+    )

@@ -1,0 +1,153 @@
+"""What a stage is, and how a batch goes through one.
+
+A stage *measures* (adds columns to the same rows) and *decides* (reasons, expressions over
+ledger columns). ``apply_stage`` is everything else, alike for all: it hands the stage the rows
+that are still alive, catches what goes wrong per row, writes verdicts and counts.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+
+import polars as pl
+from pydantic import BaseModel, ConfigDict, Field
+from pydantic.fields import FieldInfo
+
+from .columns import COLUMNS, with_missing
+
+Phase = Literal["measure", "relate", "emit"]
+
+
+@runtime_checkable
+class Stage(Protocol):
+    """What the engine needs of a stage; see DESIGN in docs/ for the contract."""
+
+    name: ClassVar[str]
+
+    def measure(self, batch: pl.DataFrame) -> pl.DataFrame: ...
+
+    def reasons(self) -> Mapping[str, pl.Expr]: ...
+
+
+class StageModel(BaseModel):
+    """Base of all stages: a pydantic model whose fields are the stage's thresholds.
+
+    A subclass sets ``name`` (the word used in recipes and in the ledger), ``adds`` (the columns
+    that ``measure`` writes) and gives each field a default and a ``Field(description=…)`` with its
+    unit and the source of the default. A field that only enters ``reasons`` is declared with
+    ``threshold(…)``; ``curate replay`` may change those and no others.
+
+    ``measure`` returns the same rows in the same order. Where it cannot process one row it writes
+    that row's ``failure`` column (a reason word) and ``detail``; a row may also be left to raise:
+    the batch is then measured row by row and the row that raised becomes ``failed``.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: ClassVar[str]
+    adds: ClassVar[tuple[str, ...]] = ()
+    phase: ClassVar[Phase] = "measure"
+
+    def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
+        """``batch`` with the columns of ``adds``; the same rows in the same order."""
+        return batch
+
+    def reasons(self) -> Mapping[str, pl.Expr]:
+        """Reason word to "drop where true", over ledger columns only, checked in this order."""
+        return {}
+
+    def needs_images(self) -> bool:
+        """Whether ``measure`` reads or writes the image column."""
+        return "image" in self.adds
+
+    @classmethod
+    def thresholds(cls) -> frozenset[str]:
+        """Fields that only enter ``reasons``."""
+        return frozenset(n for n, f in cls.model_fields.items() if _extra(f).get("threshold"))
+
+    @classmethod
+    def operational(cls) -> frozenset[str]:
+        """Fields that change how a run goes (time limits, pools) and not what it gives."""
+        return frozenset(n for n, f in cls.model_fields.items() if _extra(f).get("operational"))
+
+
+def _extra(field: FieldInfo) -> Mapping[str, Any]:
+    return field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+
+
+def threshold(default: Any, description: str, **limits: Any) -> Any:
+    """A field that only enters ``reasons``: ``curate replay`` may change it."""
+    return Field(default, description=description, json_schema_extra={"threshold": True}, **limits)
+
+
+def operational(default: Any, description: str, **limits: Any) -> Any:
+    """A field that changes how a run goes and not what it gives; left out of the recipe's hash."""
+    return Field(default, description=description, json_schema_extra={"operational": True}, **limits)
+
+
+class Tally(Counter[str]):
+    """Counts of one stage: ``in``, ``kept``, ``dropped_<reason>``, ``failed`` and ``us`` (microseconds)."""
+
+
+def apply_stage(stage: StageModel, batch: pl.DataFrame, tally: Tally) -> pl.DataFrame:
+    """Measure and judge the rows of ``batch`` whose ``status`` is null; the others pass by.
+
+    Returns the same rows in the same order with the stage's columns and, where the stage dropped
+    or failed a row, ``status``, ``stage``, ``reason`` and ``detail``.
+    """
+    started = time.perf_counter()
+    batch = with_missing(batch, ("status", "stage", "reason", "detail")).with_row_index("_row")
+    alive, done = batch.filter(pl.col("status").is_null()), batch.filter(pl.col("status").is_not_null())
+    tally["in"] += alive.height
+    if alive.height:
+        alive = judge(stage, _measure(stage, alive))
+        counts = alive.group_by("status", "reason").len().rows()
+        for status, reason, n in counts:
+            key = "kept" if status is None else "failed" if status == "failed" else f"dropped_{reason}"
+            tally[key] += n
+    out = pl.concat([alive, done], how="diagonal_relaxed") if done.height else alive
+    tally["us"] += int((time.perf_counter() - started) * 1e6)
+    return out.sort("_row").drop("_row")
+
+
+def judge(stage: StageModel, rows: pl.DataFrame) -> pl.DataFrame:
+    """Write verdicts on measured rows without one; a ``failure`` column goes before any reason."""
+    if "failure" not in rows.columns:
+        rows = rows.with_columns(failure=pl.lit(None, dtype=pl.String))
+    reason = pl.coalesce(
+        *(pl.when(expr.fill_null(False)).then(pl.lit(word)) for word, expr in stage.reasons().items()),
+        pl.lit(None, dtype=pl.String),
+    )
+    failed, open_ = pl.col("failure").is_not_null(), pl.col("status").is_null()
+    rows = rows.with_columns(_reason=pl.when(failed).then(pl.col("failure")).otherwise(reason))
+    hit = open_ & pl.col("_reason").is_not_null()
+    return rows.with_columns(
+        status=pl.when(hit & failed).then(pl.lit("failed")).when(hit).then(pl.lit("dropped")).otherwise("status"),
+        stage=pl.when(hit).then(pl.lit(stage.name)).otherwise("stage"),
+        reason=pl.when(hit).then("_reason").otherwise("reason"),
+    ).drop("_reason", "failure")
+
+
+def _measure(stage: StageModel, alive: pl.DataFrame) -> pl.DataFrame:
+    """Measure a batch; where that raises, measure row by row so that one row fails and no more."""
+    try:
+        return _checked(stage, alive)
+    except Exception as error:
+        if alive.height == 1:
+            message = f"{type(error).__name__}: {error}"[:500]
+            return with_missing(alive, stage.adds).with_columns(failure=pl.lit("stage_error"), detail=pl.lit(message))
+        rows = [_measure(stage, alive[i]) for i in range(alive.height)]
+        return pl.concat(rows, how="diagonal_relaxed")
+
+
+def _checked(stage: StageModel, alive: pl.DataFrame) -> pl.DataFrame:
+    out = with_missing(stage.measure(alive), stage.adds)
+    if out.height != alive.height or not out["_row"].equals(alive["_row"]):
+        raise ValueError(f"stage {stage.name}: measure must return the same rows in the same order")
+    unknown = [c for c in out.columns if c not in COLUMNS and c not in ("failure", "_row")]
+    if unknown:
+        raise ValueError(f"stage {stage.name}: unregistered columns {unknown}; add them to pipeline/columns.py")
+    return out

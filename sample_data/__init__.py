@@ -1,0 +1,1 @@
+"""The sample crawl and what generates it."""

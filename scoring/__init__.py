@@ -1,0 +1,1 @@
+"""Contrastive scorers, calibration, captioners and hard negatives."""

@@ -1,0 +1,1 @@
+"""Retrieval, generation, adaptation, compression and dataset value."""
