@@ -123,6 +123,7 @@ _ALL = (
     Column("stage", pl.String, "shell", "the stage that dropped or failed the pair"),
     Column("reason", pl.String, "shell", "why, as one stable word"),
     Column("detail", pl.String, "shell", "the same for people: values, error message"),
+    Column("blocked", pl.String, "shell", "with --measure-all: stage:reason where measuring a dropped pair failed"),
     # placement
     Column("split", pl.String, "relate", "train, val or test"),
     Column("shard", pl.String, "relate", "file name of the shard that holds the pair"),

@@ -50,6 +50,8 @@ class StageModel(BaseModel):
     name: ClassVar[str]
     adds: ClassVar[tuple[str, ...]] = ()
     phase: ClassVar[Phase] = "measure"
+    on_images: ClassVar[bool] = False
+    """Reads or writes image bytes: the engine hands such a stage small slices of a batch."""
 
     def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
         """``batch`` with the columns of ``adds``; the same rows in the same order."""
@@ -59,9 +61,13 @@ class StageModel(BaseModel):
         """Reason word to "drop where true", over ledger columns only, checked in this order."""
         return {}
 
-    def needs_images(self) -> bool:
-        """Whether ``measure`` reads or writes the image column."""
-        return "image" in self.adds
+    def resources(self) -> Mapping[str, str]:
+        """Models and lexicons the stage reads: name to hash. They enter run.json and the resume check."""
+        return {}
+
+    def notices(self) -> tuple[str, ...]:
+        """What a reader of the result must know (no real detector, a sample model); usually nothing."""
+        return ()
 
     @classmethod
     def thresholds(cls) -> frozenset[str]:
@@ -88,33 +94,47 @@ def operational(default: Any, description: str, **limits: Any) -> Any:
     return Field(default, description=description, json_schema_extra={"operational": True}, **limits)
 
 
+VERDICT = ("status", "stage", "reason", "detail", "blocked")
+
+
+def open_rows(dropped_too: bool = False) -> pl.Expr:
+    """True where a stage measures a row: no verdict yet or, with ``dropped_too``, dropped and still measurable."""
+    alive = pl.col("status").is_null()
+    return alive | ((pl.col("status") == "dropped") & pl.col("blocked").is_null()) if dropped_too else alive
+
+
 class Tally(Counter[str]):
     """Counts of one stage: ``in``, ``kept``, ``dropped_<reason>``, ``failed`` and ``us`` (microseconds)."""
 
 
-def apply_stage(stage: StageModel, batch: pl.DataFrame, tally: Tally) -> pl.DataFrame:
+def apply_stage(stage: StageModel, batch: pl.DataFrame, tally: Tally, dropped_too: bool = False) -> pl.DataFrame:
     """Measure and judge the rows of ``batch`` whose ``status`` is null; the others pass by.
+
+    With ``dropped_too`` the rows that an earlier stage dropped are measured as well, so that a
+    replay may loosen any threshold; their verdict stays the first one.
 
     Returns the same rows in the same order with the stage's columns and, where the stage dropped
     or failed a row, ``status``, ``stage``, ``reason`` and ``detail``.
     """
     started = time.perf_counter()
-    batch = with_missing(batch, ("status", "stage", "reason", "detail")).with_row_index("_row")
-    alive, done = batch.filter(pl.col("status").is_null()), batch.filter(pl.col("status").is_not_null())
-    tally["in"] += alive.height
-    if alive.height:
-        alive = judge(stage, _measure(stage, alive))
-        counts = alive.group_by("status", "reason").len().rows()
-        for status, reason, n in counts:
+    batch = with_missing(batch, VERDICT).with_row_index("_row")
+    measured = open_rows(dropped_too)
+    rows, rest = batch.filter(measured), batch.filter(~measured)
+    tally["in"] += rows["status"].null_count()
+    if rows.height:
+        was_open = rows["status"].is_null()
+        rows = judge(stage, _measure(stage, rows))
+        for status, reason, n in rows.filter(was_open).group_by("status", "reason").len().rows():
             key = "kept" if status is None else "failed" if status == "failed" else f"dropped_{reason}"
             tally[key] += n
-    out = pl.concat([alive, done], how="diagonal_relaxed") if done.height else alive
+    out = pl.concat([rows, rest], how="diagonal_relaxed") if rest.height else rows
     tally["us"] += int((time.perf_counter() - started) * 1e6)
     return out.sort("_row").drop("_row")
 
 
 def judge(stage: StageModel, rows: pl.DataFrame) -> pl.DataFrame:
     """Write verdicts on measured rows without one; a ``failure`` column goes before any reason."""
+    rows = with_missing(rows, VERDICT)
     if "failure" not in rows.columns:
         rows = rows.with_columns(failure=pl.lit(None, dtype=pl.String))
     reason = pl.coalesce(
@@ -125,6 +145,7 @@ def judge(stage: StageModel, rows: pl.DataFrame) -> pl.DataFrame:
     rows = rows.with_columns(_reason=pl.when(failed).then(pl.col("failure")).otherwise(reason))
     hit = open_ & pl.col("_reason").is_not_null()
     return rows.with_columns(
+        blocked=pl.when(failed & ~open_).then(pl.format("{}:{}", pl.lit(stage.name), "failure")).otherwise("blocked"),
         status=pl.when(hit & failed).then(pl.lit("failed")).when(hit).then(pl.lit("dropped")).otherwise("status"),
         stage=pl.when(hit).then(pl.lit(stage.name)).otherwise("stage"),
         reason=pl.when(hit).then("_reason").otherwise("reason"),

@@ -1,0 +1,60 @@
+"""Starting Beam pipelines: the runner is always named, and what it counted is read back."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+
+LOCAL = "FnApiRunner"
+
+
+def pipeline_options(beam_args: Sequence[str] = (), workers: int = 1) -> PipelineOptions:
+    """Options for a run: the user's Beam options, or the local runner on ``workers`` processes.
+
+    ``DirectRunner`` is replaced by the runner it stands for: left alone it picks one of three by
+    what the pipeline uses, and one of those is fetched from the network.
+    """
+    options = PipelineOptions(list(beam_args))
+    standard = options.view_as(StandardOptions)
+    if standard.runner in (None, "DirectRunner"):
+        standard.runner = LOCAL
+    if is_local(options) and workers > 1:
+        local = ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
+        options = PipelineOptions([*beam_args, f"--runner={LOCAL}", *local])
+    return options
+
+
+def is_local(options: PipelineOptions) -> bool:
+    """Whether the pipeline runs on this machine's own runner."""
+    return runner_name(options) == LOCAL
+
+
+def runner_name(options: PipelineOptions) -> str:
+    """The runner as the user named it."""
+    return str(options.view_as(StandardOptions).runner)
+
+
+def run(build: Callable[[beam.Pipeline], object], options: PipelineOptions) -> dict[str, dict[str, int]]:
+    """Build and run one pipeline; the counters it committed, by namespace and name."""
+    logging.getLogger("apache_beam").setLevel(logging.ERROR)
+    pipeline = beam.Pipeline(runner=_runner(options), options=options)
+    build(pipeline)
+    result = pipeline.run()
+    result.wait_until_finish()
+    counted: dict[str, dict[str, int]] = {}
+    for metric in result.metrics().query()["counters"]:
+        name = metric.key.metric
+        counted.setdefault(name.namespace, {})[name.name] = int(metric.result)
+    return counted
+
+
+def _runner(options: PipelineOptions) -> Any:
+    if is_local(options):
+        from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+
+        return FnApiRunner()
+    return options.view_as(StandardOptions).runner

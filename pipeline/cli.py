@@ -1,0 +1,250 @@
+"""The `curate` command. Every command is a thin layer over a function that can be called from Python."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .. import __version__
+from .errors import InputError, TuwenError, UsageError
+
+app = typer.Typer(
+    name="curate",
+    help="Build Chinese image-text datasets and see why every pair was kept or lost.",
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+)
+
+Out = Annotated[str, typer.Option("-o", "--out", help="the run directory to write (local or any fsspec URL)")]
+Sets = Annotated[list[str] | None, typer.Option("--set", help="change one field: stage.field=value; repeatable")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document instead of a table")]
+Run = Annotated[str, typer.Argument(help="a run directory")]
+Workers = Annotated[int, typer.Option("--workers", "-j", help="local processes; 0 means all cores")]
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"tuwen {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print it")] = False,
+) -> None:
+    """Exit codes: 0 done, 1 the run failed, 2 wrong usage or recipe, 3 an input cannot be read."""
+
+
+@app.command()
+def sample(
+    directory: Annotated[Path, typer.Argument(help="folder to write the sample crawl to")],
+    seed: Annotated[int, typer.Option(help="another seed gives another crawl of the same kind")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Write the sample crawl: pages, images, URL list, WARC and the labels of the faults planted in it."""
+    from ..sample_data.generate import write_sample
+    from . import terminal
+
+    if directory.exists() and any(directory.iterdir()) and not (directory / "sample.json").exists():
+        raise UsageError(f"{directory} is not empty and holds no sample; give an empty or new folder")
+    told = write_sample(directory, seed=seed)
+    if as_json:
+        terminal.print_json(told)
+        return
+    terminal.out.print(f"wrote a sample crawl to {directory}")
+    terminal.out.print(f"next: curate run {directory} -o {directory}-run")
+
+
+@app.command(context_settings={"allow_extra_args": True})
+def run(
+    context: typer.Context,
+    inputs: Annotated[
+        list[str],
+        typer.Argument(metavar="INPUT... [-- BEAM OPTIONS]", help="WARC, HTML, folder, table, URL list or tar"),
+    ],
+    out: Out,
+    recipe: Annotated[str, typer.Option("-r", "--recipe", help="a shipped recipe's name or a YAML file")] = "oppovl",
+    sets: Sets = None,
+    scorer: Annotated[str | None, typer.Option(help="same as --set score.scorer=…")] = None,
+    option: Annotated[
+        list[str] | None, typer.Option("--input", help="how to read the input: caption=COLUMN, image=COLUMN, …")
+    ] = None,
+    workers: Workers = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="delete what an earlier run left in OUT")] = False,
+    measure_all: Annotated[
+        bool, typer.Option("--measure-all", help="measure dropped pairs too, so that replay may loosen thresholds")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Read pairs, filter, score, deduplicate and write shards, ledger and report to OUT."""
+    from . import engine, terminal
+    from .recipe import load
+
+    given, beam_args = _split(inputs, context.args)
+    changes = [*(sets or []), *([f"score.scorer={scorer}"] if scorer else [])]
+    chosen = load(recipe, changes)
+    config = engine.RunConfig(
+        inputs=tuple(given),
+        out=out,
+        workers=workers,
+        beam_args=tuple(beam_args),
+        fresh=fresh,
+        dropped_too=measure_all,
+        input_options=_options(option or []),
+    )
+    with ExitStack() as stack:
+        config, chosen = _served(config, chosen, stack)
+        report = stack.enter_context(terminal.progress(quiet=as_json))
+        told = engine.run(config, chosen, report)
+    _close(out, told, as_json)
+
+
+@app.command()
+def replay(
+    run: Run,
+    out: Out,
+    sets: Sets = None,
+    recipe: Annotated[str | None, typer.Option("-r", "--recipe", help="another recipe over the same measures")] = None,
+    workers: Workers = 0,
+    fresh: Annotated[bool, typer.Option("--fresh", help="delete what an earlier replay left in OUT")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Decide again from a run's ledger with other thresholds; no model runs."""
+    from . import engine, terminal
+    from . import replay as replaying
+    from .recipe import load
+
+    config = engine.RunConfig(inputs=(), out=out, workers=workers, fresh=fresh)
+    with terminal.progress(quiet=as_json) as report:
+        told = replaying.replay(run, sets or [], config, load(recipe, sets or []) if recipe else None, report)
+    _close(out, told, as_json)
+
+
+@app.command()
+def report(run: Run, as_json: AsJson = False) -> None:
+    """Write the report page again and print the funnel."""
+    from ..export.report import write_report
+
+    told = _run_json(run)
+    write_report(run)
+    _close(run, told, as_json)
+
+
+@app.command()
+def why(run: Run, key: Annotated[str, typer.Argument(help="a pair's key, or its first digits")]) -> None:
+    """One pair's whole story, from its source to its shard."""
+    from . import terminal
+    from .why import story
+
+    terminal.out.print(story(run, key), markup=False)
+
+
+@app.command()
+def stages(
+    name: Annotated[str | None, typer.Argument(help="one stage, with its fields")] = None, as_json: AsJson = False
+) -> None:
+    """Every stage, or one with its fields, units, defaults and reasons."""
+    from . import terminal
+    from .catalogue import catalogue, describe
+
+    told = [describe(name)] if name else catalogue()
+    if as_json:
+        terminal.print_json(told)
+        return
+    for stage in told:
+        terminal.out.print(f"{stage['name']} ({stage['phase']}): {stage['about']}", markup=False)
+        terminal.out.print(f"  reasons: {', '.join(stage['reasons']) or 'none'}", markup=False)
+        for field in stage["fields"] if name else []:
+            kind = f" [{field['kind']}]" if field["kind"] else ""
+            terminal.out.print(f"  {field['name']} = {field['default']!r}{kind}", markup=False)
+            terminal.out.print(f"      {field['about']}", markup=False)
+
+
+def main() -> None:
+    """Entry point: known errors become one message and an exit code."""
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    try:
+        app()
+    except TuwenError as error:
+        from .terminal import err
+
+        err.print(f"curate: {error}", markup=False)
+        sys.exit(error.exit_code)
+
+
+def _split(inputs: list[str], extra: list[str]) -> tuple[list[str], list[str]]:
+    """Inputs and Beam's own options, which follow `--`."""
+    words = [*inputs, *extra]
+    first = next((i for i, w in enumerate(words) if w.startswith("--")), len(words))
+    if first == 0:
+        raise UsageError("no INPUT given before the Beam options")
+    return words[:first], words[first:]
+
+
+def _options(pairs: list[str]) -> dict[str, str]:
+    held = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError(f"--input {pair!r}: expected name=value, e.g. --input caption=title")
+        held[name] = value
+    return held
+
+
+def _served(config: Any, recipe: Any, stack: ExitStack) -> tuple[Any, Any]:
+    """A sample crawl is served from a local HTTP server for the time of the run, so that the fetch is real."""
+    import dataclasses
+
+    marker = Path(config.inputs[0]) / "sample.json"
+    if len(config.inputs) != 1 or not marker.is_file():
+        return config, recipe
+    from ..sample_data.serve import serve
+
+    told = json.loads(marker.read_text("utf-8"))
+    port = stack.enter_context(serve(Path(config.inputs[0])))
+    hosts = dict.fromkeys(told["served"], f"127.0.0.1:{port}")
+    fetching = tuple(s.model_copy(update={"connect_to": hosts}) if s.name == "fetch" else s for s in recipe.stages)
+    page_input = str(Path(config.inputs[0]) / told["input"])
+    return dataclasses.replace(config, inputs=(page_input,)), recipe.model_copy(update={"stages": fetching})
+
+
+def _run_json(run: str) -> dict[str, Any]:
+    from . import files
+
+    path = files.join(run, "run.json")
+    if not files.exists(path):
+        raise InputError(
+            f"{run} holds no run.json; expected a finished run directory. If it was interrupted, run it again"
+        )
+    told: dict[str, Any] = json.loads(files.read_bytes(path))
+    return told
+
+
+def _close(out: str, told: dict[str, Any], as_json: bool) -> None:
+    """The closing funnel, what a reader must know, and where to look next."""
+    from ..export.funnel import funnel_table
+    from . import terminal
+
+    if as_json:
+        terminal.print_json(told)
+        return
+    terminal.out.print(funnel_table(told))
+    counts = told["counts"]
+    terminal.out.print(
+        f"{counts['inputs']} pairs = {counts['kept']} kept + {counts['dropped']} dropped + {counts['failed']} failed; "
+        f"{told['shards']['count']} shards"
+    )
+    for notice in told["notices"]:
+        terminal.out.print(f"note: {notice}", markup=False)
+    terminal.out.print(f"report: {out}/report.html   ledger: {out}/ledger/   shards: {out}/shards/", markup=False)
+
+
+if __name__ == "__main__":
+    main()

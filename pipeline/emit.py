@@ -1,0 +1,183 @@
+"""The emit phase: kept pairs to shards, every pair to the ledger.
+
+Rows travel as Arrow batches keyed by their shard's name; bytes stay in the part files and are read
+by reference, a slice at a time, where the shard is written. Each output file is written by exactly
+one element: a shard and its ledger rows by the shard's element, the rows of dropped and failed
+pairs by their unit's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from typing import IO
+
+import apache_beam as beam
+import polars as pl
+from apache_beam.metrics import Metrics
+
+from ..export.shards import sample_json, write_shard
+from . import batch as _coder  # noqa: F401  (registers the coder of batches)
+from . import files
+from .columns import LEDGER_SCHEMA, with_missing
+from .measure import SLICE_ROWS
+from .stage import StageModel, Tally, apply_stage
+
+
+@dataclass(frozen=True)
+class EmitOptions:
+    """Where things are and how kept pairs are laid out.
+
+    ``shards`` is split name to number of shards. ``bytes_from`` is the folder that holds the bytes (a
+    replay reads those of the run it came from); None writes the ledger alone, with no stage run.
+    """
+
+    out: str
+    parts: str
+    bytes_from: str | None
+    shards: dict[str, int]
+    seed: int
+
+    def shard_name(self, split: str, key: str) -> str:
+        """The shard of a pair: a keyed hash of its key, so that it is the same on every runner."""
+        digest = hashlib.blake2b(key.encode(), digest_size=8, key=self.seed.to_bytes(8, "big", signed=True)).digest()
+        number = int.from_bytes(digest, "big") % self.shards[split]
+        return f"{split}-{number:06d}.tar"
+
+
+def unit_rows(unit: str, options: EmitOptions) -> pl.DataFrame:
+    """All rows of a unit with the verdicts of the relate phase written over those of the measure phase."""
+    rows = files.read_parquet(files.join(options.parts, f"{unit}.parquet"))
+    related = files.read_parquet(files.join(options.parts, f"{unit}.relate.parquet"))
+    if rows.height != related.height:
+        raise ValueError(f"unit {unit}: {rows.height} rows measured, {related.height} related")
+    own = [c for c in related.columns if c not in ("unit", "ordinal")]
+    rows = rows.drop(own, strict=False).join(related.drop("unit"), on="ordinal", how="left", maintain_order="left")
+    return with_missing(rows, tuple(LEDGER_SCHEMA))
+
+
+class RouteRows(beam.DoFn):
+    """Writes the ledger of a unit's dropped and failed pairs; sends the kept ones to their shards."""
+
+    def __init__(self, options: EmitOptions) -> None:
+        self.options = options
+
+    def process(self, unit: str) -> Iterator[tuple[str, pl.DataFrame]]:
+        rows = unit_rows(unit, self.options)
+        done, kept = rows.filter(pl.col("status").is_not_null()), rows.filter(pl.col("status").is_null())
+        if done.height:
+            files.write_parquet(files.join(self.options.out, "ledger", f"dropped-{unit}.parquet"), _ledger(done))
+        shards = [self.options.shard_name(s, k) for s, k in zip(kept["split"], kept["key"], strict=True)]
+        kept = kept.with_columns(shard=pl.Series(shards, dtype=pl.String))
+        for (shard,), group in kept.group_by("shard", maintain_order=True):
+            yield str(shard), group
+
+
+class WriteShard(beam.DoFn):
+    """Reads a shard's bytes by reference, runs the emit stages, writes shard and ledger rows."""
+
+    def __init__(self, stages: list[StageModel], options: EmitOptions) -> None:
+        self.stages, self.options = stages, options
+
+    def process(self, element: tuple[str, Iterable[pl.DataFrame]]) -> Iterator[str]:
+        name, frames = element
+        counts = emit_shard(name, pl.concat(list(frames)), self.stages, self.options)
+        Metrics.counter("shards", "written").inc()
+        for stage, tally in counts.items():
+            for word, n in tally.items():
+                Metrics.counter(stage, word).inc(int(n))
+        yield name
+
+
+def emit_shard(name: str, rows: pl.DataFrame, stages: list[StageModel], options: EmitOptions) -> dict[str, Tally]:
+    """Write one shard and its ledger rows from its rows (in any order); the counts of the emit stages."""
+    if options.bytes_from is None:
+        kept = rows.sort("key").with_columns(status=pl.lit("kept"), shard=pl.lit(None, dtype=pl.String))
+        files.write_parquet(_ledger_file(name, options), _ledger(kept))
+        return {}
+    folder = options.bytes_from
+    counts: dict[str, Tally] = defaultdict(Tally)
+    finished: list[pl.DataFrame] = []
+
+    def samples() -> Iterator[tuple[str, bytes, str, dict[str, object]]]:
+        with _Parts(folder) as parts:
+            ordered = rows.sort("key")
+            for start in range(0, ordered.height, SLICE_ROWS):
+                piece = parts.attach(ordered.slice(start, SLICE_ROWS))
+                for stage in stages:
+                    piece = apply_stage(stage, piece, counts[stage.name])
+                piece = with_missing(piece, (*LEDGER_SCHEMA, "image")).with_columns(
+                    status=pl.col("status").fill_null("kept")
+                )
+                gone = pl.col("status") != "kept"
+                piece = piece.with_columns(pl.when(gone).then(None).otherwise(pl.col("shard")).alias("shard"))
+                finished.append(_ledger(piece))
+                kept = piece.filter(pl.col("status") == "kept")
+                for row in kept.iter_rows(named=True):
+                    yield row["key"], row["image"], row["caption"], sample_json(row)
+
+    info = write_shard(files.join(options.out, "shards", name), samples())
+    files.write_parquet(files.join(options.out, "ledger", f"{name.removesuffix('.tar')}.parquet"), pl.concat(finished))
+    told = {"info": asdict(info), "stages": counts}
+    files.write_bytes(files.join(options.parts, f"{name}.json"), json.dumps(told).encode())
+    return counts
+
+
+def _ledger_file(shard: str, options: EmitOptions) -> str:
+    return files.join(options.out, "ledger", f"{shard.removesuffix('.tar')}.parquet")
+
+
+def _ledger(rows: pl.DataFrame) -> pl.DataFrame:
+    return with_missing(rows, tuple(LEDGER_SCHEMA)).select(list(LEDGER_SCHEMA))
+
+
+class _Parts:
+    """Part files held open while one shard is written."""
+
+    def __init__(self, folder: str) -> None:
+        self.folder = folder
+        self.stack = ExitStack()
+        self.open: dict[str, IO[bytes]] = {}
+
+    def __enter__(self) -> _Parts:
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.stack.close()
+
+    def attach(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """``rows`` with ``image``; a pair whose bytes cannot be read becomes failed, with the cause."""
+        images: list[bytes | None] = []
+        causes: list[str | None] = []
+        for part, offset, length in rows.select("part", "offset", "length").rows():
+            try:
+                images.append(self._read(part, offset, length))
+                causes.append(None)
+            except (OSError, EOFError) as error:
+                images.append(None)
+                causes.append(f"{type(error).__name__}: {error}")
+        lost = pl.Series(causes, dtype=pl.String)
+        rows = rows.with_columns(image=pl.Series(images, dtype=pl.Binary), _lost=lost)
+        bad = pl.col("_lost").is_not_null()
+        return rows.with_columns(
+            status=pl.when(bad).then(pl.lit("failed")).otherwise("status"),
+            stage=pl.when(bad).then(pl.lit("emit")).otherwise("stage"),
+            reason=pl.when(bad).then(pl.lit("bytes_missing")).otherwise("reason"),
+            detail=pl.when(bad).then("_lost").otherwise("detail"),
+        ).drop("_lost")
+
+    def _read(self, part: str | None, offset: int, length: int) -> bytes:
+        if part is None:
+            raise EOFError("the pair has no image: the recipe needs the decode and jpeg stages before shards")
+        if part not in self.open:
+            self.open[part] = self.stack.enter_context(files.open_read(files.join(self.folder, f"{part}.tar")))
+        handle = self.open[part]
+        handle.seek(offset)
+        data = handle.read(length)
+        if len(data) != length:
+            raise EOFError(f"{part}.tar ends at {offset + len(data)}, expected {offset + length}; was it cut short?")
+        return data

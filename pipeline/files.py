@@ -1,0 +1,103 @@
+"""Files of a run, on local disk or on any fsspec file system.
+
+A file appears under its final name only when it is complete: on a local disk by a temporary
+name and a rename, on an object store by one upload of a finished local file.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+import fsspec
+import polars as pl
+from fsspec.implementations.local import LocalFileSystem
+
+
+def filesystem(path: str) -> tuple[Any, str]:
+    """The file system that holds ``path`` and the path within it."""
+    fs, inner = fsspec.url_to_fs(path)
+    return fs, str(inner)
+
+
+def join(root: str, *names: str) -> str:
+    """``root`` and ``names`` with one slash between them (URLs keep their protocol)."""
+    return "/".join((root.rstrip("/"), *names))
+
+
+def exists(path: str) -> bool:
+    """Whether a file or folder of that name is there."""
+    fs, inner = filesystem(path)
+    return bool(fs.exists(inner))
+
+
+def names(folder: str, suffix: str = "") -> list[str]:
+    """Sorted names of the complete files in ``folder`` that end in ``suffix``; [] where there is no folder."""
+    fs, inner = filesystem(folder)
+    if not fs.isdir(inner):
+        return []
+    found = (str(p).rstrip("/").rsplit("/", 1)[-1] for p in fs.ls(inner, detail=False))
+    return sorted(n for n in found if n.endswith(suffix) and not n.startswith("."))
+
+
+def open_read(path: str) -> IO[bytes]:
+    """``path`` opened for random reads of bytes."""
+    fs, inner = filesystem(path)
+    handle: IO[bytes] = fs.open(inner, "rb")
+    return handle
+
+
+def read_bytes(path: str) -> bytes:
+    """All bytes of ``path``."""
+    fs, inner = filesystem(path)
+    return bytes(fs.cat_file(inner))
+
+
+def remove(path: str) -> None:
+    """Delete a file or a whole folder, if it is there."""
+    fs, inner = filesystem(path)
+    if fs.exists(inner):
+        fs.rm(inner, recursive=True)
+
+
+@contextmanager
+def publish(path: str) -> Iterator[Path]:
+    """Give a local temporary file to write; it takes the name ``path`` when the block ends well."""
+    fs, inner = filesystem(path)
+    local = isinstance(fs, LocalFileSystem)
+    folder = Path(inner).parent if local else Path(tempfile.gettempdir())
+    fs.makedirs(fs._parent(inner), exist_ok=True)
+    handle, name = tempfile.mkstemp(prefix=".tuwen-", dir=folder)
+    os.close(handle)
+    temporary = Path(name)
+    try:
+        yield temporary
+        if local:
+            temporary.chmod(0o644)
+            temporary.replace(inner)
+        else:
+            fs.put_file(str(temporary), inner)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_bytes(path: str, data: bytes) -> None:
+    """Publish ``data`` as ``path``."""
+    with publish(path) as temporary:
+        temporary.write_bytes(data)
+
+
+def write_parquet(path: str, frame: pl.DataFrame) -> None:
+    """Publish ``frame`` as a zstd parquet file."""
+    with publish(path) as temporary:
+        frame.write_parquet(temporary, compression="zstd", statistics=True)
+
+
+def read_parquet(path: str, columns: list[str] | None = None) -> pl.DataFrame:
+    """A parquet file (or the named columns of it) as a frame."""
+    with open_read(path) as handle:
+        return pl.read_parquet(handle, columns=columns)

@@ -1,0 +1,190 @@
+"""The measure phase: one unit at a time, from the input to a part file.
+
+``measure_unit`` is the whole work and knows nothing of Beam; ``MeasureUnit`` is the shell that
+runs it on any runner and turns its counts into Beam counters.
+
+A unit's files appear in this order, each under its final name only when complete, and the last
+marks the unit as done: ``<unit>.tar`` (bytes of the survivors), ``<unit>.thumbs.parquet``,
+``<unit>.json`` (counts), ``<unit>.parquet`` (one row per pair).
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import tarfile
+import traceback
+from collections import defaultdict
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import apache_beam as beam
+import polars as pl
+from apache_beam.metrics import Metrics
+
+from . import files
+from .columns import COLUMNS, empty, with_missing
+from .sources import read_unit
+from .stage import VERDICT, StageModel, Tally, apply_stage, open_rows
+from .thumbs import Thumbs
+from .units import Unit
+
+log = logging.getLogger(__name__)
+
+SLICE_ROWS = 64
+"""Rows that image stages see at once: bounds the bytes in memory to 64 times the fetch's size cap."""
+
+PLACE = ("part", "offset", "length")
+PART_COLUMNS = tuple(c.name for c in COLUMNS.values() if c.ledger or c.name in PLACE)
+
+
+@dataclass(frozen=True)
+class MeasureOptions:
+    """How a unit is measured, apart from its stages.
+
+    ``dropped_too`` measures pairs on after they were dropped and keeps their bytes, so that a
+    replay may loosen any threshold.
+    """
+
+    parts: str
+    dropped_too: bool = False
+    thumbs: bool = True
+
+
+@dataclass
+class UnitCounts:
+    """What one unit did; ``inputs`` is counted at the reader, before any stage."""
+
+    unit: str
+    inputs: int = 0
+    stages: dict[str, Tally] = field(default_factory=lambda: defaultdict(Tally))
+
+
+def measure_unit(unit: Unit, stages: list[StageModel], options: MeasureOptions) -> UnitCounts:
+    """Read ``unit``, run the measure stages over it and publish its part files."""
+    counts = UnitCounts(unit.id)
+    thumbs = Thumbs()
+    first = next((i for i, s in enumerate(stages) if s.on_images), len(stages))
+    text, images = stages[:first], stages[first:]
+    frames: list[pl.DataFrame] = []
+    with ExitStack() as stack:
+        local = stack.enter_context(files.publish(files.join(options.parts, f"{unit.id}.tar")))
+        part = stack.enter_context(_Part(local, unit.id))
+        for piece in _survivor_slices(_read(unit, text, counts, options), options):
+            done = _through(images, piece, counts, options.dropped_too)
+            if options.thumbs:
+                thumbs.offer(done)
+            done = part.store(done, dropped_too=options.dropped_too)
+            frames.append(with_missing(done, PART_COLUMNS).select(PART_COLUMNS))
+    if options.thumbs:
+        files.write_parquet(files.join(options.parts, f"{unit.id}.thumbs.parquet"), thumbs.frame())
+    told = {"unit": unit.id, "inputs": counts.inputs, "stages": counts.stages}
+    files.write_bytes(files.join(options.parts, f"{unit.id}.json"), json.dumps(told).encode())
+    rows = pl.concat([empty(*PART_COLUMNS), *frames]).sort("ordinal")
+    files.write_parquet(files.join(options.parts, f"{unit.id}.parquet"), rows)
+    return counts
+
+
+def _read(unit: Unit, text: list[StageModel], counts: UnitCounts, options: MeasureOptions) -> Iterator[pl.DataFrame]:
+    """The unit's batches after the stages that need no image."""
+    for batch in read_unit(unit):
+        counts.inputs += batch.height
+        yield _through(text, batch.with_columns(unit=pl.lit(unit.id)), counts, options.dropped_too)
+
+
+def _through(stages: list[StageModel], batch: pl.DataFrame, counts: UnitCounts, dropped_too: bool) -> pl.DataFrame:
+    for stage in stages:
+        batch = apply_stage(stage, batch, counts.stages[stage.name], dropped_too)
+    return batch
+
+
+def _survivor_slices(batches: Iterable[pl.DataFrame], options: MeasureOptions) -> Iterator[pl.DataFrame]:
+    """Rows that image stages must see, gathered over batches into slices of ``SLICE_ROWS``; the others as they come.
+
+    Gathering keeps the slices full where the text rules drop much, which is what a model's fixed batch wants.
+    """
+    waiting: pl.DataFrame | None = None
+    for batch in batches:
+        batch = with_missing(batch, VERDICT)
+        rest = batch.filter(~open_rows(options.dropped_too))
+        if rest.height:
+            yield rest
+        rows = batch.filter(open_rows(options.dropped_too))
+        waiting = rows if waiting is None else pl.concat([waiting, rows], how="diagonal_relaxed")
+        while waiting.height >= SLICE_ROWS:
+            yield waiting.head(SLICE_ROWS)
+            waiting = waiting.slice(SLICE_ROWS)
+    if waiting is not None and waiting.height:
+        yield waiting
+
+
+class _Part:
+    """The tar that holds the survivors' bytes; readable by hand, addressed by offset."""
+
+    def __init__(self, path: Path, unit: str) -> None:
+        self.path, self.unit = path, unit
+
+    def __enter__(self) -> _Part:
+        self.tar = tarfile.open(self.path, "w", format=tarfile.USTAR_FORMAT)
+        return self
+
+    def __exit__(self, *exc: object) -> None:
+        self.tar.close()
+
+    def store(self, batch: pl.DataFrame, dropped_too: bool) -> pl.DataFrame:
+        """Append the images of rows still alive; ``batch`` with part, offset and length, without the bytes."""
+        if "image" not in batch.columns:
+            return batch
+        places: list[tuple[int, int] | None] = []
+        # A failed pair never ships; a dropped one only after a replay with other thresholds.
+        keep = with_missing(batch, VERDICT).select(open_rows(dropped_too)).to_series()
+        for ordinal, image, stored in zip(batch["ordinal"], batch["image"], keep, strict=True):
+            places.append(self._append(ordinal, image) if stored and image else None)
+        return batch.drop("image").with_columns(
+            part=pl.Series([self.unit if p else None for p in places], dtype=pl.String),
+            offset=pl.Series([p[0] if p else None for p in places], dtype=pl.UInt64),
+            length=pl.Series([p[1] if p else None for p in places], dtype=pl.UInt32),
+        )
+
+    def _append(self, ordinal: int, image: bytes) -> tuple[int, int]:
+        member = tarfile.TarInfo(f"{ordinal:08d}.jpg")
+        member.size = len(image)
+        start = self.tar.offset + tarfile.BLOCKSIZE
+        self.tar.addfile(member, io.BytesIO(image))
+        return start, len(image)
+
+
+class MeasureUnit(beam.DoFn):
+    """Beam shell of ``measure_unit``: a unit that breaks is recorded and breaks nothing else."""
+
+    def __init__(self, stages: list[StageModel], options: MeasureOptions) -> None:
+        self.stages, self.options = stages, options
+
+    def process(self, element: tuple[Unit, bool]) -> Iterable[str]:
+        unit, thumbs = element
+        options = MeasureOptions(self.options.parts, self.options.dropped_too, thumbs)
+        error = files.join(options.parts, f"{unit.id}.error.json")
+        log.info("unit %s: measuring %s", unit.id, unit.files[:3])
+        try:
+            counts = measure_unit(unit, self.stages, options)
+        except Exception as raised:
+            log.error("unit %s failed: %s", unit.id, raised, exc_info=True)
+            Metrics.counter("units", "failed").inc()
+            told: dict[str, Any] = {
+                "unit": unit.id,
+                "files": list(unit.files[:5]),
+                "error": f"{type(raised).__name__}: {raised}",
+                "traceback": traceback.format_exc(),
+            }
+            files.write_bytes(error, json.dumps(told, ensure_ascii=False).encode())
+            return
+        files.remove(error)
+        Metrics.counter("units", "done").inc()
+        for stage, tally in counts.stages.items():
+            for word, n in tally.items():
+                Metrics.counter(stage, word).inc(int(n))
+        yield unit.id

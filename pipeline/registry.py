@@ -1,0 +1,45 @@
+"""The stages that a recipe can name, and where each is defined.
+
+Modules are imported when a stage is first asked for, so that listing a text recipe does not load
+the image libraries.
+"""
+
+from __future__ import annotations
+
+import importlib
+from functools import cache
+
+from .errors import RecipeError, nearest
+from .stage import StageModel
+
+STAGES: dict[str, str] = {
+    "normalise": "filters.normalise:Normalise",
+    "language": "filters.language:Language",
+    "boilerplate": "filters.boilerplate:Boilerplate",
+    "sensitive": "filters.sensitive:Sensitive",
+    "length": "filters.length:Length",
+    "names": "filters.names:Names",
+    "fetch": "filters.fetch:Fetch",
+    "decode": "filters.decode:Decode",
+    "image_safety": "filters.image_safety:ImageSafety",
+    "jpeg": "filters.jpeg:Jpeg",
+    "score": "scoring.score:Score",
+    "templates": "filters.templates:Templates",
+    "pair_duplicates": "filters.duplicates:PairDuplicates",
+    "decontaminate": "filters.decontaminate:Decontaminate",
+    "split": "filters.split:Split",
+    "synthetic_captions": "scoring.captioner:SyntheticCaptions",
+    "hard_negatives": "scoring.negatives:HardNegatives",
+}
+
+
+@cache
+def stage_class(name: str) -> type[StageModel]:
+    """The class behind a stage's name; ``RecipeError`` with the nearest name where there is none."""
+    if name not in STAGES:
+        raise RecipeError(f"no stage is named {name!r}; {nearest(name, STAGES)}")
+    module, _, attribute = STAGES[name].partition(":")
+    found = getattr(importlib.import_module(f"..{module}", __package__), attribute)
+    if not (isinstance(found, type) and issubclass(found, StageModel) and found.name == name):
+        raise TypeError(f"{STAGES[name]} must be a StageModel named {name!r}")
+    return found
