@@ -91,41 +91,41 @@ def rejudge(ledger: pl.DataFrame, old: Recipe, new: Recipe, dropped_too: bool) -
     measured = [s.name for s in old.stages if s.phase == "measure"]
     rank = {"read": -1} | {name: i for i, name in enumerate(measured)}
     last = len(measured)
-    was_failed = pl.col("_status") == "failed"
-    ended = pl.col("_stage").replace_strict(rank, default=last, return_dtype=pl.Int32)
-    stopped = pl.when(pl.col("_status") == "kept").then(last).otherwise(ended)
+    was_failed = pl.col("was_status") == "failed"
+    ended = pl.col("was_stage").replace_strict(rank, default=last, return_dtype=pl.Int32)
+    stopped = pl.when(pl.col("was_status") == "kept").then(last).otherwise(ended)
     if dropped_too:
-        at = pl.col("_blocked").str.split(":").list.first().replace_strict(rank, default=last, return_dtype=pl.Int32)
-        stopped = pl.when(was_failed).then(ended).when(pl.col("_blocked").is_not_null()).then(at).otherwise(last)
+        at = pl.col("was_blocked").str.split(":").list.first().replace_strict(rank, default=last, return_dtype=pl.Int32)
+        stopped = pl.when(was_failed).then(ended).when(pl.col("was_blocked").is_not_null()).then(at).otherwise(last)
     rows = with_missing(ledger, VERDICT)
-    rows = rows.with_columns(pl.col(c).alias(f"_{c}") for c in VERDICT).with_columns(_stopped=stopped)
+    rows = rows.with_columns(pl.col(c).alias(f"was_{c}") for c in VERDICT).with_columns(_stopped=stopped)
     clear = {c: pl.lit(None, dtype=pl.String) for c in VERDICT}
-    keeps = (pl.col("_status") == "failed") & (pl.col("_stage") == "read")
-    rows = rows.with_columns(**{c: pl.when(keeps).then(pl.col(f"_{c}")).otherwise(clear[c]) for c in VERDICT})
+    keeps = (pl.col("was_status") == "failed") & (pl.col("was_stage") == "read")
+    rows = rows.with_columns(**{c: pl.when(keeps).then(pl.col(f"was_{c}")).otherwise(clear[c]) for c in VERDICT})
     for stage in (s for s in new.stages if s.phase == "measure"):
         rows = _again(rows, stage, rank[stage.name], dropped_too)
     relation = [c for c in ("duplicate_of", "cluster", "contaminates", "split", "shard") if c in rows.columns]
-    return rows.drop([f"_{c}" for c in VERDICT], "_stopped", *relation)
+    return rows.drop([f"was_{c}" for c in VERDICT], "_stopped", *relation)
 
 
 def _again(rows: pl.DataFrame, stage: StageModel, rank: int, dropped_too: bool) -> pl.DataFrame:
     """One stage's verdicts on rows that are still open."""
     open_ = pl.col("status").is_null()
     here = pl.col("_stopped") == rank
-    failed_here = open_ & here & (pl.col("_status") == "failed") & (pl.col("_stage") == stage.name)
-    blocked = pl.col("_blocked").str.split(":")
-    blocked_here = open_ & here & (blocked.list.first() == stage.name) & pl.lit(dropped_too)
+    failed_here = here & (pl.col("was_status") == "failed") & (pl.col("was_stage") == stage.name)
+    blocked = pl.col("was_blocked").str.split(":")
+    blocked_here = here & (blocked.list.first() == stage.name) & pl.lit(dropped_too)
     # The old verdict's words (an error message, an HTTP status) still hold where the stage failed then too.
     failure = (
         pl.when(failed_here)
-        .then(pl.col("_reason"))
+        .then(pl.col("was_reason"))
         .when(blocked_here)
         .then(blocked.list.last())
         .when(open_ & (pl.col("_stopped") < rank))
         .then(pl.lit("not_measured"))
     )
     rows = rows.with_columns(
-        failure=failure, detail=pl.when(failed_here | blocked_here).then("_detail").otherwise("detail")
+        failure=failure, detail=pl.when(failed_here | blocked_here).then("was_detail").otherwise("detail")
     )
     return judge(stage, rows)
 
@@ -148,6 +148,6 @@ def byte_places(run: str, units: list[str]) -> tuple[str, pl.DataFrame]:
                 if member.name.endswith(".jpg"):
                     found.append((member.name[:-4], name[:-4], member.offset_data, member.size))
     schema = {"key": pl.String, "part": pl.String, "offset": pl.UInt64, "length": pl.UInt32}
-    places = pl.DataFrame(found, schema=schema, orient="row")
+    places = pl.DataFrame(found, schema=schema, orient="row").unique("key")
     kept = scan_ledger(run).filter(pl.col("status") == "kept").select("unit", "ordinal", "key").collect()
     return folder, kept.join(places, on="key").drop("key")
