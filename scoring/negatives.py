@@ -144,7 +144,7 @@ def _swap(caption: str, choice: _Choice) -> str | None:
     del choice
     clause = max(caption.rfind("，", 0, -1), caption.rfind("。", 0, -1)) + 1
     placed = _PLACED.match(caption, clause)
-    if placed and placed.group(1) != placed.group(2):
+    if placed and placed.group(1) != placed.group(2) and not set(placed.group(1)) & set("站坐藏躺放有停"):
         one, two = placed.group(1), placed.group(2)
         return f"{caption[:clause]}{two}在{one}的{placed.group(3)}{caption[placed.end() :]}"
     phrases = _noun_phrases(caption)
@@ -155,7 +155,7 @@ def _swap(caption: str, choice: _Choice) -> str | None:
 
 
 def _rebind(caption: str, choice: _Choice) -> str | None:
-    """Two attributes change objects; not where one noun bears both in a list (黑狗和白狗 says the same turned round)."""
+    """Two attributes change objects; not where one noun bears both in a list (黑狗和白狗)."""
     del choice
     for name in ("colour", "material", "size"):
         found = _occurrences(caption, name)

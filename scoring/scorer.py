@@ -182,7 +182,7 @@ def _open_clip_name(spec: str, device: str, batch: int) -> Scorer:
         tokenizer = open_clip.get_tokenizer(name)
     except Exception as error:
         raise RecipeError(
-            f"the weights of {spec!r} cannot be had: {type(error).__name__}: {str(error)[:200]}. Without a network, give "
+            f"the weights of {spec!r} cannot be had: {type(error).__name__}: {str(error)[:200]}. Offline, give "
             "a folder that holds open_clip_config.json and open_clip_model.safetensors"
         ) from None
     model.eval()
