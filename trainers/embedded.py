@@ -135,6 +135,8 @@ def train(folder: Path, config: RetrievalConfig, size: int, n: int) -> None:
     (folder / "open_clip_config.json").write_text(json.dumps(told, indent=1) + "\n")
     torch.manual_seed(config.seed)
     model = open_clip.CoCa(**{k: v for k, v in described.items() if k != "custom_text"})
+    # open_clip leaves this one matrix as it finds the memory: its published models are always loaded over it.
+    torch.nn.init.normal_(model.text_decoder.text_projection, std=CONFIG["multimodal_cfg"]["width"] ** -0.5)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder.absolute()}")
     records = fit(model, tokenizer, batches(n, size, seed=10), config, folder / "training.jsonl")
     weights = {k: v.detach().half().contiguous() for k, v in model.state_dict().items()}
