@@ -75,7 +75,7 @@ def test_pairs_that_match_image_or_caption_are_named_and_dropped(tmp_path: Path)
     again, other = hashed(jpeg(cv2.resize(photo(2), (200, 150)), 60), jpeg(photo(9)))
     rows = pl.DataFrame(
         {
-            "caption": ["湖边风光", "图：" + SENTENCES[0] + "。", "另一句很长的和评测集无关的话", SENTENCES[0][:7]],
+            "caption": ["湖边风光", f"图：{SENTENCES[0]}。", "另一句很长的和评测集无关的话", SENTENCES[0][:7]],
             "phash": pl.Series([again, other, other, None], dtype=pl.UInt64),
             "detail": pl.Series([None, None, "before", None], dtype=pl.String),
         }
@@ -113,10 +113,10 @@ def test_bad_sets_are_refused(tmp_path: Path) -> None:
         read_set(str(tmp_path / "missing"))
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "x.jpg").write_bytes(jpeg(photo(1))[:300])
-    with pytest.raises(InputError, match="1 images cannot be decoded, first x.jpg"):
+    with pytest.raises(InputError, match=r"1 images cannot be decoded, first x\.jpg"):
         read_set(str(tmp_path / "broken"))
     (tmp_path / "bad.txt").write_text("a1#zhm#0 好\nno marks here", encoding="utf-8")
-    with pytest.raises(InputError, match=r"bad.txt:2: expected 'IMAGE#tag#number caption'"):
+    with pytest.raises(InputError, match=r"bad\.txt:2: expected 'IMAGE#tag#number caption'"):
         read_set(str(tmp_path / "bad.txt"))
 
 
