@@ -45,7 +45,7 @@ class Normalise(StageModel):
         )
         # Most captions are plain already; only the others are looked at character by character.
         plain = batch.select(pl.col("caption").str.contains(_PLAIN)).to_series()
-        changed = {}
+        changed: dict[int, tuple[str, list[int] | None]] = {}
         for i in (~plain).arg_true().to_list():
             caption = batch["caption"][i]
             text, where = normalise(caption)

@@ -76,7 +76,7 @@ _ALL = (
     Column("boilerplate_share", pl.Float32, "boilerplate", "characters cut over characters", "share"),
     Column("template_count", pl.UInt32, "templates", "pages of the same site that carry this caption", "pages"),
     Column("sensitive", pl.List(SPAN), "sensitive", "sensitive words found, with category and action"),
-    Column("chars", pl.UInt32, "length", "characters of the caption", "characters"),
+    Column("chars", pl.UInt32, "length", "letters and digits of the caption", "characters"),
     Column("distinct_chars", pl.UInt32, "length", "distinct letters and digits of the caption", "characters"),
     Column("repetition", pl.Float32, "length", "share of the caption that repeats an earlier character pair", "share"),
     Column("char_entropy", pl.Float32, "length", "Shannon entropy of the characters", "bits"),
