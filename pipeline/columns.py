@@ -114,6 +114,7 @@ _ALL = (
     Column("score", pl.Float32, "score", "cosine of image and caption, rounded to 4 decimals", "cosine"),
     Column("scorer", pl.String, "score", "name and hash of the scorer"),
     Column("duplicate_of", pl.String, "relate", "key of the pair that stays in this one's place"),
+    Column("duplicate_kind", pl.String, "relate", "what matched: key, pair, image or caption"),
     Column("cluster", pl.String, "relate", "smallest key of the cluster that must stay in one split"),
     Column("contaminates", pl.String, "relate", "evaluation set and item that this pair matches"),
     # made

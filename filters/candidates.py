@@ -1,0 +1,99 @@
+"""Candidate pairs: rows whose captions share a MinHash value and whose images are a few bits apart.
+
+One table per permutation t: rows are sorted by (value t of the caption's signature, image hash
+rotated by its own number of bits) and each row is compared with the next ``window`` rows of the same
+value. So caption band and image band work together in one 64-bit sort key:
+
+- a rare value gives a bucket smaller than the window, where every two rows are compared;
+- a value shared by a million rows (one caption on a million images, one word in many captions) is
+  ordered by image, where near-identical images stand side by side unless an early bit differs: and
+  the rotations put other bits first in each table.
+
+The work is linear in rows whatever the bucket sizes. What comes out is verified on the captions by
+``near_captions``; what a table misses, the other fifteen mostly find (benchmarks/duplicates.py).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from .shingles import I64, U32, U64
+
+WINDOW = 8
+BITS = 64
+SHARED_STEP = 16
+"""Each time as many more pairs share a caption, the image must be 2 bits nearer: see ``allowed_bits``."""
+
+Pairs = tuple[I64, I64]
+
+
+def allowed_bits(shared: I64, most: int, least: int = 2) -> U32:
+    """Bits that two image hashes may differ in, where ``shared`` pairs carry the same caption.
+
+    Among n images under one caption the chance of an unrelated near match grows with n. On photos the
+    chance of a match within k bits falls by more than 16 for each 2 bits (measured: of 179,700
+    unrelated pairs 36 are within 16 bits, 3 within 14, none within 12), so 2 bits less for each factor
+    of 16 keeps it level: ``most`` below 16 pairs, and never under ``least`` (re-encoding moves 2).
+    """
+    steps = np.floor(np.log2(np.maximum(shared, 1)) / np.log2(SHARED_STEP)).astype(np.int64)
+    bits: U32 = np.maximum(most - 2 * steps, min(least, most)).astype(np.uint32)
+    return bits
+
+
+def table_pairs(table: int, tables: int, values: U32, image: U64, bits: U32, window: int = WINDOW) -> Pairs:
+    """Rows (i, j) of one table that share a value and whose images differ in at most ``bits`` of both.
+
+    ``values`` (rows,) is the table's signature value, ``image`` (rows,) the image hash. Equal keys keep
+    the order of the rows, so the result is a function of the rows' order and nothing else.
+    """
+    rotation = np.uint64(table * BITS // tables)
+    rotated = (image << rotation) | (image >> (np.uint64(BITS) - rotation)) if rotation else image
+    order = np.argsort((values.astype(np.uint64) << np.uint64(32)) | (rotated >> np.uint64(32)), kind="stable")
+    return window_pairs(order, values[order], image[order], bits[order], window)
+
+
+def window_pairs(order: I64, bucket: U32 | U64, image: U64, bits: U32, window: int) -> Pairs:
+    """Pairs of ``order`` at most ``window`` places apart, of one bucket, near in image.
+
+    ``bucket``, ``image`` and ``bits`` stand in the order of ``order``.
+    """
+    left, right = [], []
+    for step in range(1, window + 1):
+        same = bucket[:-step] == bucket[step:]
+        if not same.any():
+            break
+        apart = np.bitwise_count(image[:-step] ^ image[step:])
+        at = np.flatnonzero(same & (apart <= np.minimum(bits[:-step], bits[step:])))
+        left.append(order[at])
+        right.append(order[at + step])
+    if not left:
+        return np.empty(0, np.int64), np.empty(0, np.int64)
+    a, b = np.concatenate(left), np.concatenate(right)
+    return np.minimum(a, b), np.maximum(a, b)
+
+
+def all_pairs(
+    signature: U32,
+    image: U64,
+    bits: U32,
+    window: int = WINDOW,
+    verify: Callable[[I64, I64], np.typing.NDArray[np.bool_]] | None = None,
+) -> Pairs:
+    """The distinct pairs of all tables, verified; ``signature`` is (tables, rows).
+
+    Each table's pairs are verified as they come and only the new ones, so memory holds true pairs.
+    """
+    tables, rows = signature.shape
+    seen = np.empty(0, dtype=np.uint64)
+    good: list[U64] = []
+    for table in range(tables):
+        a, b = table_pairs(table, tables, signature[table], image, bits, window)
+        codes = np.unique(a.astype(np.uint64) * np.uint64(rows) + b.astype(np.uint64))
+        codes = np.setdiff1d(codes, seen, assume_unique=True)
+        seen = np.union1d(seen, codes)
+        a, b = (codes // np.uint64(rows)).astype(np.int64), (codes % np.uint64(rows)).astype(np.int64)
+        good.append(codes[verify(a, b)] if verify is not None else codes)
+    found = np.sort(np.concatenate(good)) if good else seen
+    return (found // np.uint64(rows)).astype(np.int64), (found % np.uint64(rows)).astype(np.int64)

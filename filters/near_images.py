@@ -1,0 +1,38 @@
+"""Near-identical images by their 64-bit hash alone.
+
+The hash is cut into ``bits + 2`` blocks. Two hashes at most ``bits`` bits apart agree in at least two
+of them, so one table per two blocks, sorted by those blocks, brings every such pair into one bucket
+(multi-index hashing; Norouzi, Punjani and Fleet 2012). Within a bucket each hash is joined to the
+next few; a bucket is ordered by the whole rotated hash first, so that in a crowded one the nearest
+stand together. Equal hashes are joined beforehand and enter the tables once.
+"""
+
+from __future__ import annotations
+
+from itertools import combinations, pairwise
+
+import numpy as np
+
+from .candidates import Pairs, window_pairs
+from .shingles import U64
+
+WINDOW = 16
+
+
+def image_pairs(image: U64, bits: int, window: int = WINDOW) -> Pairs:
+    """Row numbers (a, b) whose hashes differ in at most ``bits`` bits; equal hashes by linear edges."""
+    distinct, first, at = np.unique(image, return_index=True, return_inverse=True)
+    rows = np.flatnonzero(first[at] != np.arange(len(image)))
+    left, right = [first[at[rows]]], [rows]
+    edges = np.linspace(0, 64, bits + 3).astype(int)
+    blocks = [np.uint64(((1 << (high - low)) - 1) << low) for low, high in pairwise(edges.tolist())]
+    allowed = np.full(len(distinct), bits, dtype=np.uint32)
+    for pair in combinations(range(len(blocks)), 2) if bits else ():
+        mask = blocks[pair[0]] | blocks[pair[1]]
+        bucket = distinct & mask
+        order = np.lexsort((distinct, bucket))
+        a, b = window_pairs(order, bucket[order], distinct[order], allowed, window)
+        left.append(first[a])
+        right.append(first[b])
+    a, b = np.concatenate(left), np.concatenate(right)
+    return np.minimum(a, b), np.maximum(a, b)

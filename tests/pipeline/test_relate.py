@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tuwen.filters.duplicates import PairDuplicates
+from tuwen.filters.split import Split
+from tuwen.pipeline.columns import COLUMNS, with_missing
+from tuwen.pipeline.relate import relate
+from tuwen.pipeline.stage import StageModel
+
+CAR, LAKE, DOG = 0x0F3C_55AA_9966_1234, 0xF0C3_AA55_6699_4321, 0x1234_5678_9ABC_DEF0
+
+
+def pair(key: str, caption: str, phash: int | None, **more: Any) -> dict[str, Any]:
+    return {"key": key, "origin": f"f#{key}", "caption": caption, "phash": phash, "score": 0.5, **more}
+
+
+def write_unit(folder: Path, unit: str, pairs: Sequence[dict[str, Any]]) -> str:
+    rows = [{"unit": unit, "ordinal": i, "width": 300, "height": 200, **p} for i, p in enumerate(pairs)]
+    names = (*rows[0], "status", "stage", "reason", "detail") if rows else ("unit", "ordinal", "key", "status")
+    schema = {n: COLUMNS[n].dtype for n in dict.fromkeys(n for r in rows for n in r)}
+    path = folder / f"{unit}.parquet"
+    with_missing(pl.DataFrame(rows, schema=schema), tuple(names)).write_parquet(path)
+    return str(path)
+
+
+def related(folder: Path, unit: str) -> dict[str, list[Any]]:
+    return pl.read_parquet(folder / f"{unit}.relate.parquet").to_dict(as_series=False)
+
+
+def test_keeps_the_best_of_each_duplicate_and_all_images_under_one_caption(tmp_path: Path) -> None:
+    parts = [
+        write_unit(
+            tmp_path,
+            "u1",
+            [
+                pair("a", "一辆红色的汽车停在路边", CAR, score=0.4),
+                pair("b", "一辆红色的汽车停在路边", LAKE),
+                pair("c", "夕阳下平静的湖面", LAKE, status="dropped", stage="score", reason="low_score", detail="0.1"),
+            ],
+        ),
+        write_unit(tmp_path, "u2", [pair("d", "一輛紅色的汽車，停在路邊！", CAR ^ 1, score=0.6)]),
+        write_unit(tmp_path, "u3", []),
+    ]
+    result = relate(parts, [PairDuplicates(), Split()], str(tmp_path))
+    u1, u2 = related(tmp_path, "u1"), related(tmp_path, "u2")
+    assert u1["status"] == ["dropped", None, "dropped"]
+    assert u1["reason"] == ["pair_duplicate", None, "low_score"]
+    assert u1["stage"] == ["pair_duplicates", None, "score"]
+    assert u1["detail"] == ["f#d stays: score 0.6 > 0.4", None, "0.1"]
+    assert u1["duplicate_of"] == ["d", None, None]
+    assert u1["split"] == [None, "train", None]
+    assert u2["status"] == [None]
+    assert result.splits == {"train": 2}
+    tally = result.stages["pair_duplicates"]
+    assert (tally["in"], tally["kept"], tally["dropped_pair_duplicate"]) == (3, 2, 1)
+    assert related(tmp_path, "u3")["ordinal"] == []
+
+
+def test_one_pair_per_key_even_without_stages(tmp_path: Path) -> None:
+    twice = [pair("k", "湖", None) | {"origin": o} for o in ("b#2", "a#1", "b#1")]
+    result = relate([write_unit(tmp_path, "u", twice)], [], str(tmp_path))
+    u = related(tmp_path, "u")
+    assert u["reason"] == ["same_pair", None, "same_pair"]
+    assert u["stage"] == ["relate", None, "relate"]
+    assert u["detail"][0] == "same image and caption as a#1, which stays"
+    assert u["duplicate_of"] == ["k", None, "k"]
+    assert u["split"] == [None, "train", None]
+    assert result.splits == {"train": 1}
+
+
+def test_order_of_units_and_rows_changes_nothing(tmp_path: Path) -> None:
+    drawn = random.Random(3)
+    pairs = []
+    for i in range(120):
+        base = drawn.choice([CAR, LAKE, DOG]) ^ (1 << drawn.randrange(64))
+        words = drawn.choice(["雪地里的狗在奔跑", "平静的湖面和远山", "路边停着一辆汽车"])
+        caption = words + drawn.choice(["", "。", "高清图片"])
+        pairs.append(pair(f"{i:03d}", caption, base, score=drawn.choice([None, 0.3, 0.5])))
+    verdicts = []
+    for turn in range(3):
+        folder = tmp_path / str(turn)
+        folder.mkdir()
+        drawn.shuffle(pairs)
+        parts = [write_unit(folder, f"u{turn}{i}", pairs[i::3]) for i in range(3)]
+        relate(parts[::-1], [PairDuplicates(), Split(val=0.3, test=0.3)], str(folder))
+        told = pl.concat(
+            pl.read_parquet(p).join(pl.read_parquet(p.replace(".parquet", ".relate.parquet")), on=["unit", "ordinal"])
+            for p in parts
+        )
+        columns = ["key", "status_right", "reason_right", "detail_right", "duplicate_of", "cluster", "split"]
+        verdicts.append(told.sort("key").select(columns).rows())
+    assert verdicts[0] == verdicts[1] == verdicts[2]
+    assert {r[2] for r in verdicts[0]} == {None, "pair_duplicate"}
+
+
+def test_a_stage_without_relate_is_refused(tmp_path: Path) -> None:
+    class Wrong(StageModel):
+        name = "wrong"
+
+    with pytest.raises(TypeError, match="wrong is of the relate phase but has no relate"):
+        relate([], [Wrong()], str(tmp_path))
