@@ -108,6 +108,8 @@ _ALL = (
     Column("unsafe_class", pl.String, "image_safety", "the likeliest unsafe class"),
     Column("jpeg", pl.String, "jpeg", "passed (bytes untouched), stripped (metadata removed losslessly) or encoded"),
     Column("image_bytes", pl.UInt32, "jpeg", "size of the image as it ships", "bytes"),
+    Column("shipped_width", pl.UInt32, "jpeg", "of the image as it ships", "pixels"),
+    Column("shipped_height", pl.UInt32, "jpeg", "of the image as it ships", "pixels"),
     # relation
     Column("score", pl.Float32, "score", "cosine of image and caption, rounded to 4 decimals", "cosine"),
     Column("scorer", pl.String, "score", "name and hash of the scorer"),

@@ -1,0 +1,109 @@
+"""Spans and edits of captions that keep the way back to the caption as found.
+
+``caption_offsets`` maps each character of the current caption to its index in ``caption_raw``; null is
+the identity. All spans in the ledger are in raw offsets, whatever was folded, cut or masked before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from ..pipeline.columns import SPAN
+
+
+class Span(NamedTuple):
+    """What a rule found in the current caption, half open; ``replacement`` is what takes its place (None: stays)."""
+
+    start: int
+    end: int
+    word: str
+    category: str
+    action: str
+    replacement: str | None = None
+
+
+def to_raw(offsets: Sequence[int] | None, start: int, end: int) -> tuple[int, int]:
+    """A span of the current caption in raw offsets; its end lies behind the last character it covers."""
+    if offsets is None:
+        return start, end
+    if start >= end:
+        at = offsets[start] if start < len(offsets) else (offsets[-1] + 1 if offsets else 0)
+        return at, at
+    return offsets[start], max(offsets[end - 1], offsets[start]) + 1
+
+
+def edit(caption: str, offsets: Sequence[int] | None, spans: Sequence[Span]) -> tuple[str, list[int] | None]:
+    """``caption`` with the replacements made, and its new offsets; spans are sorted and do not overlap.
+
+    Every character of a replacement maps to the first character that it stands for.
+    """
+    if all(s.replacement is None for s in spans):
+        return caption, None if offsets is None else list(offsets)
+    held = range(len(caption)) if offsets is None else offsets
+    text: list[str] = []
+    where: list[int] = []
+    at = 0
+    for span in spans:
+        if span.replacement is None:
+            continue
+        text += [caption[at : span.start], span.replacement]
+        where += held[at : span.start]
+        where += [held[span.start]] * len(span.replacement)
+        at = span.end
+    text.append(caption[at:])
+    where += held[at:]
+    return "".join(text), where
+
+
+def without_overlap(spans: Sequence[Span]) -> list[Span]:
+    """Sorted; of two that overlap the one that begins first stays, or the longer."""
+    kept: list[Span] = []
+    for span in sorted(spans, key=lambda s: (s.start, -s.end)):
+        if not kept or span.start >= kept[-1].end:
+            kept.append(span)
+    return kept
+
+
+def mark(
+    batch: pl.DataFrame, column: str, candidates: pl.Series, find: Callable[[str], Sequence[Span]]
+) -> pl.DataFrame:
+    """Run ``find`` on the candidate rows' captions, write the spans to ``column`` and make the edits.
+
+    Rows that are no candidates get an empty list; only rows with a hit cost Python time.
+    """
+    rows = candidates.arg_true().to_list()
+    captions = batch["caption"]
+    marked: list[list[dict[str, Any]]] = [[] for _ in range(batch.height)]
+    changed: dict[int, tuple[str, list[int] | None]] = {}
+    for i in rows:
+        caption = captions[i]
+        found = without_overlap(find(caption)) if caption else []
+        if not found:
+            continue
+        offsets = batch["caption_offsets"][i]
+        held = None if offsets is None else offsets.to_list()
+        for span in found:
+            start, end = to_raw(held, span.start, span.end)
+            marked[i].append(
+                {"start": start, "end": end, "word": span.word, "category": span.category, "action": span.action}
+            )
+        if any(s.replacement is not None for s in found):
+            changed[i] = edit(caption, held, found)
+    batch = batch.with_columns(pl.Series(column, marked, dtype=pl.List(SPAN)))
+    return rewrite(batch, changed)
+
+
+def rewrite(batch: pl.DataFrame, changed: dict[int, tuple[str, list[int] | None]]) -> pl.DataFrame:
+    """``batch`` with the captions and offsets of some rows replaced."""
+    if not changed:
+        return batch
+    captions, offsets = batch["caption"].to_list(), batch["caption_offsets"].to_list()
+    for i, (caption, where) in changed.items():
+        captions[i], offsets[i] = caption, where
+    return batch.with_columns(
+        pl.Series("caption", captions, dtype=pl.String),
+        pl.Series("caption_offsets", offsets, dtype=pl.List(pl.UInt32)),
+    )
