@@ -39,7 +39,7 @@ def open_input(path_or_url: str, index: int = 0, options: Mapping[str, str] | No
       ``caption`` names the field of json sidecars too; ``caption=filename`` takes the caption of an image
       in a folder, or of a bare URL, from its file name;
     - ``images``: the folder that a table's paths are relative to (default: the table's own);
-    - ``page_url``: the URL of a saved page, for its relative references;
+    - ``base``: the URL at which the folder (or the single page) stood, for the relative references of pages;
     - ``kind``, ``encoding``: what the file is and its character set, where that is not recognised.
 
     Raises ``InputError`` where the input is missing, empty or of no known kind, and ``UsageError`` for
@@ -66,13 +66,13 @@ def _guarded(unit: Unit, counts: Counter[str]) -> Iterator[Pair]:
         yield from _pairs(unit, counts)
     except (FileNotFoundError, PermissionError, IsADirectoryError) as error:
         name = (unit.files[0] if unit.files else "") or where.last(unit.root)
-        yield Pair(f"{name}#{unit.start}#gone", reason="unreadable_file", detail=where.explain(error))
+        yield Pair(f"{name}#{unit.start}#gone", reason="file_unreadable", detail=where.explain(error))
 
 
 def _pairs(unit: Unit, counts: Counter[str]) -> Iterator[Pair]:
     root, options = unit.root, dict(unit.options)
     if unit.reader == "html":
-        yield from html_pairs(root, unit.files, options.get("page_url"), counts)
+        yield from html_pairs(root, unit.files, options.get("base"), counts)
     elif unit.reader == "images":
         yield from image_pairs(root, unit.files, options)
     elif unit.reader == "problems":

@@ -3,7 +3,9 @@
 A caption element is recognised conservatively, since text beside an image is mostly something else:
 by its class or id as Chinese and international sites name it (``caption``, ``pic-desc``, ``imgText``,
 ``tuzhu``, ``图注``, …) or by the words such a text opens with (``图注：``, ``图为``, ``▲``). It must be
-the next thing after the image, or after a wrapper that holds no other image, and short.
+the next thing after the image, or after a wrapper that holds no other image, and short. Without such
+signs the text of a centred block that holds nothing but one image and that text is taken, since that is
+how editors of news pages without a caption element set one; text in links is not.
 """
 
 from __future__ import annotations
@@ -30,8 +32,12 @@ _SPACES = re.compile(r"[ \t\n\r\f]+")
 _WRAPPERS = frozenset(
     ["a", "span", "p", "div", "center", "strong", "b", "em", "i", "font", "figure", "picture", "noscript", "td", "dt"]
 )
+_INLINE = frozenset(["a", "span", "strong", "b", "em", "i", "font", "picture"])
+_NOT_INLINE = "p, div, li, table, h1, h2, h3, h4, script, style, form, video, input, select, button"
 _PASSED_OVER = frozenset(["br", "-comment", "script", "style", "wbr"])
+_CENTRED = re.compile(r"text-align\s*:\s*center", re.I)
 LONGEST_NEARBY = 300
+LONGEST_UNSIGNED = 120
 _LEVELS = 4
 
 
@@ -48,7 +54,7 @@ def captions_of(image: LexborNode) -> list[Caption]:
     every = (
         Caption(_figcaption(image), "figcaption"),
         Caption(_squeeze(attributes.get("alt") or ""), "alt"),
-        Caption(_nearby(image), "nearby"),
+        Caption(_signed(image) or _centred(image), "nearby"),
         Caption(_squeeze(attributes.get("title") or ""), "title"),
     )
     found = [c for c in every if c.text]
@@ -94,7 +100,8 @@ def _alone(node: LexborNode) -> bool:
     return len(images) == 1 or sum(within(i, "noscript", 3) is None for i in images) <= 1
 
 
-def _nearby(image: LexborNode) -> str:
+def _signed(image: LexborNode) -> str:
+    """The caption element beside an image, known by its class or its first words."""
     node = image
     for _ in range(_LEVELS):
         for sister in _following(node):
@@ -112,6 +119,23 @@ def _nearby(image: LexborNode) -> str:
                 return text
         node = parent
     return ""
+
+
+def _centred(image: LexborNode) -> str:
+    """The text of the centred block around an image, if it holds only both."""
+    block = image.parent
+    while block is not None and block.tag in _INLINE:
+        block = block.parent
+    if block is None or block.tag not in ("p", "div", "td", "center"):
+        return ""
+    attributes = block.attributes
+    centred = block.tag == "center" or (attributes.get("align") or "").lower() == "center"
+    if not centred and not _CENTRED.search(attributes.get("style") or ""):
+        return ""
+    text = _text(block)
+    if not text or len(text) > LONGEST_UNSIGNED or not _alone(block) or any(_text(link) for link in block.css("a")):
+        return ""
+    return text if all(n.mem_id == block.mem_id for n in block.css(_NOT_INLINE)) else ""
 
 
 def _following(node: LexborNode) -> Iterator[LexborNode]:

@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.parse import unquote
+from urllib.parse import unquote, urljoin
 
 from . import where
 from .html import Found, extract
@@ -21,20 +21,23 @@ def page_pairs(body: bytes, url: str | None, charset: str | None, origin: str, c
         yield _pair(found, f"{origin}#{n}", page.url)
 
 
-def html_pairs(root: str, files: tuple[str, ...], page_url: str | None, counts: Counter[str]) -> Iterator[Pair]:
-    """The pairs of saved pages. An image that lies beside its page is read from there."""
+def html_pairs(root: str, files: tuple[str, ...], base: str | None, counts: Counter[str]) -> Iterator[Pair]:
+    """The pairs of saved pages. An image that lies beside its page is read from there.
+
+    ``base`` is the URL at which ``root`` stood, if that is known.
+    """
     for file in files:
         path, name = where.join(root, file), file or where.last(root)
         try:
             data = where.read_at_most(path, MAX_FILE)
         except OSError as error:
-            yield Pair(f"{name}#0#0", reason="unreadable_file", detail=where.explain(error))
+            yield Pair(f"{name}#0#0", reason="file_unreadable", detail=where.explain(error))
             continue
         if data is None:
             detail = f"the page has more than {MAX_FILE} bytes"
             yield Pair(f"{name}#0#0", reason="file_too_large", detail=detail)
             continue
-        page = extract(data, page_url)
+        page = extract(data, urljoin(base, name) if base else None)
         _count(counts, page.images, page.bare)
         fence = root if file else where.folder(root)
         for n, found in enumerate(page.pairs):
@@ -50,17 +53,17 @@ def _local(found: Found, origin: str, page_url: str | None, path: str, fence: st
     if beside is None:
         if found.reason != "relative_url":
             return pair
-        detail = f"{found.detail}. Give --input page_url=URL, or keep the image beside the page ({where.last(path)})"
+        detail = f"{found.detail}. Give --input base=URL, or keep the image beside the page ({where.last(path)})"
         return pair._replace(detail=detail)
     try:
         data = where.read_at_most(beside, MAX_FILE)
     except OSError as error:
         return pair._replace(
-            image_url=None, reason="unreadable_file", detail=f"{found.reference}: {where.explain(error)}"
+            image_url=None, reason="file_unreadable", detail=f"{found.reference}: {where.explain(error)}"
         )
     if data is None:
         detail = f"{found.reference} has more than {MAX_FILE} bytes"
-        return pair._replace(image_url=None, reason="file_too_large", detail=detail)
+        return pair._replace(image_url=None, reason="image_too_large", detail=detail)
     return pair._replace(image_url=None, image=data, reason=None, detail=None)
 
 

@@ -25,7 +25,7 @@ PAGES_PER_UNIT = 100
 IMAGES_PER_UNIT = 1000
 WARC_STEP = 256 * 2**20
 TAR_STEP = 1024 * 2**20
-OPTIONS = ("caption", "image", "url", "page", "page_url", "images", "kind", "encoding")
+OPTIONS = ("caption", "image", "url", "page", "base", "images", "kind", "encoding")
 T = TypeVar("T")
 _HTML_SUFFIXES = frozenset(["html", "htm", "shtml", "xhtml"])
 _TABLES = frozenset(["jsonl", "csv", "tsv", "urls", "json", "parquet"])
@@ -79,7 +79,7 @@ def _plan_file(root: str, index: int, given: Mapping[str, str]) -> list[Unit]:
             "these, say so with --input kind=jsonl (csv, tsv, urls, html, warc, arc, tar, parquet)"
         )
     if kind.word == "html":
-        return [_unit("html", root, index, ("",), given, ("page_url",))]
+        return [_unit("html", root, index, ("",), given, ("base",))]
     if kind.word == "image":
         folder = where.folder(root)
         beside = [f for f in where.listing(folder) if "/" not in f and _is_sidecar_of(f, name)]
@@ -105,7 +105,7 @@ def _plan_folder(root: str, index: int, given: Mapping[str, str]) -> list[Unit]:
             units += found[0]
             local_tables = local_tables or found[1]
     for some in _chunks(held.pages, PAGES_PER_UNIT):
-        units.append(_unit("html", root, index, tuple(some), given, ("page_url",)))
+        units.append(_unit("html", root, index, tuple(some), given, ("base",)))
     # Images without a caption of their own belong to the pages or tables that name them.
     owned = bool(held.pages) or local_tables
     images = [i for i in sorted(held.images) if held.images[i] or not owned]
@@ -159,7 +159,7 @@ def _sort_by_content(root: str, file: str, held: _Sorted, given: Mapping[str, st
     try:
         kind = _kind(where.join(root, file), file, given)
     except OSError as error:
-        held.problems.append((file, "unreadable_file", where.explain(error)))
+        held.problems.append((file, "file_unreadable", where.explain(error)))
         return
     if kind.word == "html":
         held.pages.append(file)

@@ -30,7 +30,7 @@ _MAGIC = re.compile(
     rb"|\0\0\0.ftyp(?:avif|avis|heic|heix|mif1|msf1)|\0\0\0\x0cjP  |\xff\x0a|\0\0\x01\0[^\0]|8BPS",
     re.S,
 )
-_LINK = re.compile(r"https?://\S+", re.I)
+_LINK = re.compile(r"(?:https?:)?//\S+(?:[ \t]+\S.*)?", re.I)
 # Files that tools write beside data and that hold no pairs of their own.
 _COMPANION = re.compile(
     r"(?:readme|licen[cs]e|notice|copying|changelog|citation|manifest|dataset_infos?|metadata_schema|_success"
@@ -113,11 +113,11 @@ def _text_word(head: bytes, ending: str) -> str:
         return "jsonl" if ending != "json" and _is_object(rows[0]) else ""
     if opening == "[" and re.match(r"\[\s*\{", text.lstrip()):
         return "json"
-    urls = [r for r in rows if not r.startswith("#")]
-    if urls and all(_LINK.fullmatch(r.strip()) for r in urls) and ending not in ("csv", "tsv"):
-        return "urls"
     if ending in ("csv", "tsv"):
         return ending
+    links = [bool(_LINK.fullmatch(r.strip())) for r in rows if not r.startswith("#")]
+    if links and sum(links) * 2 > len(links) and links[0]:
+        return "tsv" if all(r.count("\t") > 1 for r in rows[:-1] or rows) else "urls"
     return next((w for w, mark in (("tsv", "\t"), ("csv", ",")) if _is_table(rows, mark)), "")
 
 

@@ -14,30 +14,36 @@ from ..units import BATCH_BYTES, BATCH_ROWS, Unit, pair_key
 Reason = Literal[
     "bad_line",
     "bad_member",
+    "bad_sidecar",
     "bad_url",
     "broken_archive",
     "caption_missing",
     "caption_too_large",
     "data_url",
     "file_too_large",
+    "file_unreadable",
+    "image_empty",
     "image_missing",
+    "image_too_large",
     "relative_url",
-    "unreadable_file",
     "unsupported_file",
 ]
 
 REASONS: dict[Reason, str] = {
     "bad_line": "a line or record of a table does not parse",
     "bad_member": "a tar member climbs out of the archive, or is a link or a device",
+    "bad_sidecar": "the json file beside an image does not parse",
     "bad_url": "the image's URL is not http or https, or has no host",
     "broken_archive": "a WARC, ARC or tar breaks here; what could be read before and after was read",
     "caption_missing": "an image came without any caption",
     "caption_too_large": "the caption has more than 4 Mi characters",
     "data_url": "the image is written into the page as a data: URL, mostly a placeholder",
-    "file_too_large": "a page or image is larger than the reader takes (64 MiB)",
+    "file_too_large": "a page or JSON file is larger than the reader takes (64 MiB, 512 MiB)",
+    "file_unreadable": "a file of the input could not be opened or read",
+    "image_empty": "the image has no bytes",
     "image_missing": "a caption came without an image, or its file is not there",
+    "image_too_large": "an image file is larger than the reader takes (64 MiB)",
     "relative_url": "the image's URL is relative, the page's own URL is not known and no such file lies beside it",
-    "unreadable_file": "a file of the input could not be opened or read",
     "unsupported_file": "a file of the input folder is of no kind that holds pairs",
 }
 
@@ -51,7 +57,8 @@ _UNSTORABLE = re.compile("[\ud800-\udfff\0]")
 class Pair(NamedTuple):
     """One pair as a reader found it; ``reason`` is set where it cannot be used.
 
-    ``image_url`` and ``image`` exclude each other. ``origin`` is ``file#record#ordinal``.
+    ``origin`` is ``file#record#ordinal``. Where bytes come with the input, ``image_url`` is only what a
+    sidecar says of their source.
     """
 
     origin: str
@@ -119,7 +126,7 @@ def _row(pair: Pair, unit: str, ordinal: int) -> tuple[object, ...]:
     elif reason is None and url is None and image is None:
         reason, detail = "image_missing", "no image came with this caption"
     # A pair that failed in reading is known by its place: it may have no image, and no caption.
-    key = pair_key(url or image or f"origin:{origin}", raw or "")
+    key = pair_key(image or url or f"origin:{origin}", raw or "")
     verdict = (None, None, None, None) if reason is None else ("failed", "read", reason, clean(detail or "")[:1000])
     page = None if page_url is None else clean(page_url)
     return (key, unit, ordinal, clean(origin), page, url, caption_origin, raw, image, *verdict)

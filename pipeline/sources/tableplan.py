@@ -49,7 +49,7 @@ def plan_table(path: str, kind: Kind, given: Mapping[str, str]) -> TablePlan | s
         options["packed"] = kind.packed
     skip = mark
     if kind.word == "urls":
-        options |= {"image": "url"}
+        options |= {"caption": "caption", "image": "url"}
         if given.get("caption") == "filename":
             options["from_name"] = "1"
         samples: list[dict[str, Any]] = []

@@ -10,10 +10,9 @@ from __future__ import annotations
 import csv
 import io
 import json
-import posixpath
 from collections.abc import Iterator, Mapping
 from typing import Any
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -21,6 +20,7 @@ import pyarrow.parquet as pq
 from . import where
 from .lines import Line, csv_records, decompressed, lines
 from .rows import MAX_FILE, Pair, Reason
+from .sidecars import from_name
 from .urls import resolve
 
 MAX_JSON = 512 * 2**20
@@ -76,7 +76,8 @@ def _values(text: str, kind: str, header: list[str], delimiter: str) -> dict[str
             raise ValueError(f"expected an object in braces, found {type(values).__name__}")
         return values
     if kind == "urls":
-        return {"url": text.strip()}
+        url, _, caption = text.strip().replace("\t", " ").partition(" ")
+        return {"url": url, "caption": caption.strip() or None}
     fields = _fields(text, delimiter)
     if len(fields) < len(header):
         raise ValueError(f"it has {len(fields)} fields, expected {len(header)} ({', '.join(header)[:80]})")
@@ -134,7 +135,7 @@ def parquet_pairs(root: str, file: str, start: int, end: int, options: Mapping[s
                     yield from record_pairs(values, f"{name}#{at + n}", where.folder(path), options)
         except (pa.ArrowException, OSError) as error:
             detail = f"{name} cannot be read in rows {start} to {end}: {error}"
-            yield Pair(f"{name}#{start}#broken", reason="unreadable_file", detail=detail)
+            yield Pair(f"{name}#{start}#broken", reason="file_unreadable", detail=detail)
 
 
 def _row_batches(table: pq.ParquetFile, start: int, end: int, names: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -159,10 +160,9 @@ def record_pairs(values: Mapping[str, Any], origin: str, folder: str, options: M
     page = values.get(options.get("page", "")) or None
     blank = Pair(origin, caption_origin="column", page_url=page if isinstance(page, str) else None)
     images = [_with_image(blank, v, folder, options) for v in _listed(values.get(options["image"]))]
-    if options.get("caption"):
-        captions = [_with_caption(c, options["caption"]) for c in _listed(values.get(options["caption"]))]
-    else:
-        captions = [_from_name(values.get(options["image"]), options)]
+    captions = [_with_caption(c, options["caption"]) for c in _listed(values.get(options["caption"]))]
+    if options["kind"] == "urls" and captions[0][0] is None:
+        captions = [_bare(values["url"], options)]
     n = 0
     for pair in images:
         for caption, why in captions:
@@ -187,12 +187,12 @@ def _with_caption(value: Any, column: str) -> tuple[str | None, str]:
     return None, f"column {column!r} holds {held} here; expected a text"
 
 
-def _from_name(value: Any, options: Mapping[str, str]) -> tuple[str | None, str]:
+def _bare(url: str, options: Mapping[str, str]) -> tuple[str | None, str]:
     """The caption of a URL that came without one: its file name, if that was asked for."""
-    if options.get("from_name") and isinstance(value, str):
-        return posixpath.splitext(unquote(urlsplit(value).path).rsplit("/", 1)[-1])[0], ""
+    if options.get("from_name"):
+        return from_name(unquote(url.split("?")[0].split("#")[0])), ""
     return None, (
-        "a bare URL has no caption. Write 'URL<TAB>caption' lines, or take the caption from the file's name with "
+        "a bare URL has no caption. Write lines of 'URL caption', or take the caption from the file's name with "
         "--input caption=filename; to get pairs from pages, use `curate crawl`"
     )
 
@@ -224,10 +224,10 @@ def _from_file(blank: Pair, value: str, folder: str, images: str) -> Pair:
         shown = f"{images}/{value}" if images else value
         detail = f"{shown} is not there; paths are read relative to the table, or to --input images=FOLDER"
     except (OSError, ValueError) as error:
-        reason = "unreadable_file"
+        reason = "file_unreadable"
         detail = f"{value}: {where.explain(error)}"
     return blank._replace(reason=reason, detail=detail)
 
 
 def _too_large(blank: Pair, size: int) -> Pair:
-    return blank._replace(reason="file_too_large", detail=f"the image has {size} bytes, at most {MAX_FILE} are read")
+    return blank._replace(reason="image_too_large", detail=f"the image has {size} bytes, at most {MAX_FILE} are read")

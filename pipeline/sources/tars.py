@@ -118,7 +118,7 @@ def _sample_pairs(sample: Mapping[str, bytes], bad: str, origin: str, options: M
     images = [data for extension, data in sample.items() if suffix("." + extension) in IMAGE_SUFFIXES]
     sidecars = {e.rsplit(".", 1)[-1]: data for e, data in sample.items() if e.rsplit(".", 1)[-1] in SIDECAR_SUFFIXES}
     found = told(sidecars, options)
-    pair = pair._replace(page_url=found.page_url)
+    pair = pair._replace(image_url=found.image_url, page_url=found.page_url)
     held = ", ".join(sample)
     if not images and not sidecars:
         detail = f"the sample holds {held}; expected an image and a txt or json"
@@ -134,9 +134,9 @@ def _sample_pairs(sample: Mapping[str, bytes], bad: str, origin: str, options: M
     for data in images:
         if not found.captions:
             detail = f"{found.why}; the sample holds {held}, expected a txt or a json with a caption"
-            yield pair._replace(origin=f"{origin}#{n}", image=data, reason="caption_missing", detail=detail)
+            yield pair._replace(origin=f"{origin}#{n}", image=data, reason=found.reason, detail=detail)
             n += 1
         for caption in found.captions:
             whole = pair._replace(origin=f"{origin}#{n}", caption=caption, image=data or None)
-            yield whole if data else whole._replace(reason="image_missing", detail="the image has no bytes")
+            yield whole if data else whole._replace(reason="image_empty", detail="the image has no bytes")
             n += 1
