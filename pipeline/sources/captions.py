@@ -24,7 +24,7 @@ _CLASS = re.compile(
     r")(?:$|[\s_-])",
     re.I,
 )
-_OPENING = re.compile(r"\s*[（(【\[]?\s*(?:[▲△↑]|(?:图注|图说|图片说明|图片描述)\s*[：:】\]）)]|(?:上图|下图)?图为\S)")
+_OPENING = re.compile(r"\s*[（(【\[]?\s*(?:[▲△↑]|(?:图注|图说|图片说明|图片描述)\s*[：:】\]）)]|[上下左右]?图为\S)")
 _FILE_NAME = re.compile(r"(?:https?://\S+|[^\s一-鿿]*\.(?:jpe?g|png|gif|webp|bmp|tiff?|svg|avif))", re.I)
 _FOLD = re.compile(r"[\W_]+")
 _LETTERS = re.compile(r"[^\W\d_]")

@@ -88,7 +88,7 @@ def _word(head: bytes, ending: str) -> str:
         return "warc"
     if head.startswith(b"filedesc:"):
         return "arc"
-    if head[257:262] == b"ustar" or (ending == "tar" and len(head) >= 512):
+    if head[257:262] == b"ustar" or (ending == "tar" and head):
         return "tar"
     if _MAGIC.match(head):
         return "image"

@@ -126,7 +126,7 @@ def _row(pair: Pair, unit: str, ordinal: int) -> tuple[object, ...]:
     elif reason is None and url is None and image is None:
         reason, detail = "image_missing", "no image came with this caption"
     # A pair that failed in reading is known by its place: it may have no image, and no caption.
-    key = pair_key(image or url or f"origin:{origin}", raw or "")
+    key = pair_key(image or url or f"origin:{origin}", caption or "")
     verdict = (None, None, None, None) if reason is None else ("failed", "read", reason, clean(detail or "")[:1000])
     page = None if page_url is None else clean(page_url)
     return (key, unit, ordinal, clean(origin), page, url, caption_origin, raw, image, *verdict)

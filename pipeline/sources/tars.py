@@ -19,7 +19,6 @@ from .recognise import IMAGE_SUFFIXES, SIDECAR_SUFFIXES, suffix
 from .rows import MAX_FILE, Pair
 from .sidecars import told
 
-_PASSED_OVER = ("__", "._", ".")
 _ERRORS = (tarfile.TarError, OSError, EOFError, zlib.error, lzma.LZMAError, ValueError)
 
 
@@ -90,9 +89,14 @@ def _members(handle: IO[bytes], start: int, end: int, packed: str) -> Iterator[t
         while (member := _next(tar)) is not None:
             if end >= 0 and member.offset >= end:
                 return
-            if not member.isdir() and not member.name.rsplit("/", 1)[-1].startswith(_PASSED_OVER):
+            if not member.isdir() and not _passed_over(member.name.rsplit("/", 1)[-1]):
                 content = tar.extractfile(member) if member.isreg() and member.size <= MAX_FILE else None
                 yield member, content.read() if content is not None else None
+
+
+def _passed_over(base: str) -> bool:
+    """Whether a member is not part of a sample: webdataset's ``__…__`` and hidden files."""
+    return base.startswith(("__", ".")) and not base.startswith("..")
 
 
 def _next(tar: tarfile.TarFile) -> tarfile.TarInfo | None:

@@ -9,7 +9,7 @@ from urllib.parse import quote, urljoin, urlsplit, urlunsplit
 from .rows import Reason, clean
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
-_PLAIN = re.compile(r"https?://[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?(?::\d{1,5})?/[A-Za-z0-9\-._~!$&'()*+,;=:@%/?]*")
+_PLAIN = re.compile(r"https?://[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?/[A-Za-z0-9\-._~!$&'()*+,;=:@%/?]*")
 _HOST = re.compile(r"[^\s/?#@\\<>\"^`{|}%\[\]]+|\[[0-9A-Fa-f:.]+\]")
 _SAFE_PATH = "!$&'()*+,;=:@%/~-._"
 _SAFE_QUERY = _SAFE_PATH + "?[]|"

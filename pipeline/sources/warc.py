@@ -35,13 +35,14 @@ class Broken(NamedTuple):
 
 
 class Record(NamedTuple):
-    """A record that can hold a page: its offset, type, target URL, declared media type and block."""
+    """A record that can hold a page: offset, type, target URL, declared media type, block, whether it is whole."""
 
     offset: int
     kind: WarcRecordType
     url: str
     media_type: str
     block: bytes
+    whole: bool
 
 
 def warc_pairs(handle: IO[bytes], file: str, start: int, end: int, counts: Counter[str]) -> Iterator[Pair]:
@@ -129,16 +130,17 @@ def _run(handle: IO[bytes], at: int, end: int) -> Iterator[tuple[int, Record | B
         pages = bool(record.record_type & wanted)
         block = record.reader.read(MAX_BODY) if pages else b""
         read = len(block) + record.reader.consume()
-        yield offset, _record(record, offset, block) if pages else None
-        if read < record.content_length:
+        whole = read >= record.content_length
+        yield offset, _record(record, offset, block, whole) if pages else None
+        if not whole:
             missing = f"the record has {read} of {record.content_length} bytes"
             yield offset, Broken(offset, missing)
             return
 
 
-def _record(record: WarcRecord, offset: int, block: bytes) -> Record:
+def _record(record: WarcRecord, offset: int, block: bytes, whole: bool) -> Record:
     url = (record.headers.get("WARC-Target-URI") or "").strip("<> ")
-    return Record(offset, record.record_type, url, record.headers.get("Content-Type") or "", block)
+    return Record(offset, record.record_type, url, record.headers.get("Content-Type") or "", block, whole)
 
 
 def _begins_well(handle: IO[bytes], at: int) -> bool:
@@ -154,6 +156,8 @@ def _record_pairs(record: Record, file: str, counts: Counter[str]) -> Iterator[P
     body, media_type, charset = record.block, record.media_type.split(";")[0].strip().lower(), None
     if record.kind == WarcRecordType.response:
         response = parse(record.block)
+        if response is None and not record.whole:
+            return
         if response is None:
             detail = "the HTTP header of the record does not end"
             yield Pair(f"{origin}#0", page_url=record.url, reason="broken_archive", detail=detail)
