@@ -57,7 +57,10 @@ _ALL = (
     Column("origin", pl.String, "read", "file#record#ordinal, relative to the input"),
     Column("page_url", pl.String, "read", "the page the pair stood on"),
     Column(
-        "image_url", pl.String, "read", "absolute http(s) URL of the image, null where the bytes came with the input"
+        "image_url",
+        pl.String,
+        "read",
+        "absolute http(s) URL of the image; where its bytes came with the input, the one a sidecar names, else null",
     ),
     Column("caption_origin", pl.String, "read", "alt, title, figcaption, nearby, sidecar or column"),
     Column("caption_raw", pl.String, "read", "the caption as found (lone surrogates and NULs replaced by U+FFFD)"),
