@@ -64,9 +64,9 @@ def card(told: dict[str, Any]) -> str:
         ),
         "\n## Splits and files\n",
         *(f"- {split}: {n} pairs" for split, n in told["splits"].items()),
-        f"\n{told['shards']['count']} shards, {told['shards']['bytes']} bytes; a sample is `KEY.jpg`, `KEY.txt` (caption) "
-        "and `KEY.json` (measures, provenance, `caption_synthetic`, `negatives`). `ledger/` has one row per input pair, "
-        "also of those that were dropped, with the reason.\n",
+        f"\n{told['shards']['count']} shards, {told['shards']['bytes']} bytes; a sample is `KEY.jpg`, `KEY.txt` "
+        "(caption) and `KEY.json` (measures, provenance, `caption_synthetic`, `negatives`). `ledger/` has one row per "
+        "input pair, also of those that were dropped, with the reason.\n",
         "## Personal and sensitive information\n",
         _privacy(recipe),
         "## Known gaps\n",
