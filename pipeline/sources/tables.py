@@ -11,12 +11,13 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..errors import InputError
 from . import where
 from .lines import Line, csv_records, decompressed, lines
 from .rows import MAX_FILE, Pair, Reason
@@ -155,20 +156,29 @@ def _row_batches(table: pq.ParquetFile, start: int, end: int, names: list[str]) 
         first += rows
 
 
+class _Image(NamedTuple):
+    """An image as a table names it: its URL or its bytes, or why it has neither."""
+
+    url: str | None = None
+    data: bytes | None = None
+    reason: Reason | None = None
+    detail: str | None = None
+
+
 def record_pairs(values: Mapping[str, Any], origin: str, folder: str, options: Mapping[str, str]) -> Iterator[Pair]:
     """The pairs of one record: each of its images with each of its captions."""
-    page = values.get(options.get("page", "")) or None
-    blank = Pair(origin, caption_origin="column", page_url=page if isinstance(page, str) else None)
-    images = [_with_image(blank, v, folder, options) for v in _listed(values.get(options["image"]))]
-    captions = [_with_caption(c, options["caption"]) for c in _listed(values.get(options["caption"]))]
+    told = values.get(options["page"]) if "page" in options else None
+    page = told if isinstance(told, str) and told else None
+    images = [_image(v, folder, options) for v in _listed(values.get(options["image"]))]
+    captions = [_caption(c, options["caption"]) for c in _listed(values.get(options["caption"]))]
     if options["kind"] == "urls" and captions[0][0] is None:
         captions = [_bare(values["url"], options)]
     n = 0
-    for pair in images:
+    for url, data, reason, detail in images:
         for caption, why in captions:
-            if caption is None and pair.reason is None:
-                pair = pair._replace(reason="caption_missing", detail=why)
-            yield pair._replace(origin=f"{origin}#{n}", caption=caption)
+            missing = caption is None and reason is None
+            verdict: tuple[Reason | None, str | None] = ("caption_missing", why) if missing else (reason, detail)
+            yield Pair(f"{origin}#{n}", caption, "column", url, data, page, *verdict)
             n += 1
 
 
@@ -178,7 +188,7 @@ def _listed(value: Any) -> list[Any]:
     return [value]
 
 
-def _with_caption(value: Any, column: str) -> tuple[str | None, str]:
+def _caption(value: Any, column: str) -> tuple[str | None, str]:
     if isinstance(value, str):
         return value, ""
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -197,37 +207,39 @@ def _bare(url: str, options: Mapping[str, str]) -> tuple[str | None, str]:
     )
 
 
-def _with_image(blank: Pair, value: Any, folder: str, options: Mapping[str, str]) -> Pair:
+def _image(value: Any, folder: str, options: Mapping[str, str]) -> _Image:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("url") or value.get("path")
     if isinstance(value, bytes):
-        return blank._replace(image=value) if len(value) <= MAX_FILE else _too_large(blank, len(value))
-    if not isinstance(value, str) or not value.strip():
-        held = "nothing" if value is None or value == "" else repr(value)[:40]
-        detail = f"column {options['image']!r} holds {held} here; expected a URL or a path"
-        return blank._replace(reason="image_missing", detail=detail)
-    text = value.strip()
-    if text.lower().startswith(("http:", "https:", "//", "data:")):
-        found = resolve(text)
-        return blank._replace(image_url=found.url, reason=found.reason, detail=found.detail)
-    return _from_file(blank, text, folder, options.get("images", ""))
+        return _Image(data=value) if len(value) <= MAX_FILE else _too_large(len(value))
+    text = value.strip() if isinstance(value, str) else ""
+    if not text:
+        held = "nothing" if value is None or isinstance(value, str) else repr(value)[:40]
+        return _Image(
+            reason="image_missing",
+            detail=f"column {options['image']!r} holds {held} here; expected a URL or a path",
+        )
+    if text[:6].lower().startswith(("http:", "https:", "//", "data:")):
+        url, reason, detail = resolve(text)
+        return _Image(url, None, reason, detail)
+    return _file(text, folder, options.get("images", ""))
 
 
-def _from_file(blank: Pair, value: str, folder: str, images: str) -> Pair:
+def _file(value: str, folder: str, images: str) -> _Image:
     base = images if images.startswith("/") or where.is_remote(images) else where.join(folder, images)
     path = where.normal(value) if value.startswith(("/", "file://")) or where.is_remote(value) else f"{base}/{value}"
-    reason: Reason = "image_missing"
     try:
         data = where.read_at_most(path, MAX_FILE)
-        return blank._replace(image=data) if data is not None else _too_large(blank, where.size(path))
     except FileNotFoundError:
         shown = f"{images}/{value}" if images else value
         detail = f"{shown} is not there; paths are read relative to the table, or to --input images=FOLDER"
-    except (OSError, ValueError) as error:
-        reason = "file_unreadable"
-        detail = f"{value}: {where.explain(error)}"
-    return blank._replace(reason=reason, detail=detail)
+        return _Image(reason="image_missing", detail=detail)
+    except (OSError, ValueError, InputError) as error:
+        return _Image(reason="file_unreadable", detail=f"{value}: {where.explain(error)}")
+    if data is None:
+        return _too_large(where.size(path))
+    return _Image(data=data) if data else _Image(reason="image_empty", detail=f"{value} has no bytes; fetch it again")
 
 
-def _too_large(blank: Pair, size: int) -> Pair:
-    return blank._replace(reason="image_too_large", detail=f"the image has {size} bytes, at most {MAX_FILE} are read")
+def _too_large(size: int) -> _Image:
+    return _Image(reason="image_too_large", detail=f"the image has {size} bytes, at most {MAX_FILE} are read")

@@ -20,8 +20,10 @@ from ..errors import InputError
 
 def is_remote(path: str) -> bool:
     """Whether ``path`` is a URL that fsspec opens (``s3://…``, ``zip://…::file.zip``), not a local path."""
-    scheme, found, _ = path.partition("://")
-    return bool(found) and scheme.replace("+", "").replace("-", "").replace(".", "").isalnum()
+    if "://" not in path:
+        return False
+    scheme = path.partition("://")[0]
+    return bool(scheme) and scheme.replace("+", "").replace("-", "").replace(".", "").isalnum()
 
 
 def normal(path: str) -> str:
