@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from ..errors import InputError
 from . import where
-from .lines import Line, csv_records, decompressed, lines
+from .lines import UNPACKING, Line, csv_records, decompressed, lines
 from .rows import MAX_FILE, Pair, Reason
 from .sidecars import from_name
 from .urls import resolve
@@ -30,17 +30,23 @@ MAX_JSON = 512 * 2**20
 def line_pairs(root: str, file: str, start: int, end: int, options: Mapping[str, str]) -> Iterator[Pair]:
     """The pairs of a byte range of a jsonl, csv, tsv or URL list; ``options`` are those of its plan."""
     path, name = where.join(root, file), file or where.last(root)
-    delimiter = options.get("delimiter", "")
+    delimiter, packed = options.get("delimiter", ""), options.get("packed", "")
     with where.open_binary(path) as handle:
-        stream = decompressed(handle, options.get("packed", ""))
-        if end < 0:
-            stream.read(start)
-        else:
-            handle.seek(start)
         number = int(options.get("line", "1"))
+        stream = decompressed(handle, packed)
         quoted = options["kind"] == "csv"
         found = csv_records(stream, number, end, delimiter) if quoted else lines(stream, end, number)
-        yield from _records(found, name, where.folder(path), options)
+        try:
+            if packed:
+                stream.read(start)
+            else:
+                handle.seek(start)
+            yield from _records(found, name, where.folder(path), options)
+        except UNPACKING as error:
+            if not packed:
+                raise
+            detail = f"{name} cannot be unpacked to its end: {where.explain(error)}. Fetch it again if it was cut"
+            yield Pair(f"{name}#{start}#broken", reason="broken_archive", detail=detail)
 
 
 def _records(found: Iterator[Line], name: str, folder: str, options: Mapping[str, str]) -> Iterator[Pair]:
@@ -106,7 +112,12 @@ def json_pairs(root: str, file: str, options: Mapping[str, str]) -> Iterator[Pai
     """The pairs of a file that is one JSON array of objects."""
     path, name = where.join(root, file), file or where.last(root)
     with where.open_binary(path) as handle:
-        data = decompressed(handle, options.get("packed", "")).read(MAX_JSON + 1)
+        try:
+            data = decompressed(handle, options.get("packed", "")).read(MAX_JSON + 1)
+        except UNPACKING as error:
+            detail = f"{name} cannot be unpacked: {where.explain(error)}. Fetch it again if it was cut"
+            yield Pair(f"{name}#0#broken", reason="broken_archive", detail=detail)
+            return
     if len(data) > MAX_JSON:
         detail = f"a JSON array of more than {MAX_JSON} bytes; write one object per line (jsonl)"
         yield Pair(f"{name}#0#0", reason="file_too_large", detail=detail)
@@ -128,15 +139,30 @@ def parquet_pairs(root: str, file: str, start: int, end: int, options: Mapping[s
     """The pairs of rows ``start`` to ``end`` of a parquet file."""
     path, name = where.join(root, file), file or where.last(root)
     names = [options[role] for role in ("caption", "image", "page") if options.get(role)]
+    read = start
     with where.open_binary(path) as handle:
         try:
-            table = pq.ParquetFile(handle)
-            for at, batch in _row_batches(table, start, end, names):
-                for n, values in enumerate(batch.to_pylist()):
-                    yield from record_pairs(values, f"{name}#{at + n}", where.folder(path), options)
-        except (pa.ArrowException, OSError) as error:
-            detail = f"{name} cannot be read in rows {start} to {end}: {error}"
-            yield Pair(f"{name}#{start}#broken", reason="file_unreadable", detail=detail)
+            for at, batch in _row_batches(pq.ParquetFile(handle), start, end, names):
+                for n, values in enumerate(_row_values(batch)):
+                    if isinstance(values, str):
+                        yield Pair(f"{name}#{at + n}#0", reason="bad_line", detail=f"the row does not parse: {values}")
+                    else:
+                        yield from record_pairs(values, f"{name}#{at + n}", where.folder(path), options)
+                read = at + batch.num_rows
+        except (pa.ArrowException, OSError, ValueError) as error:
+            for row in range(read, end):
+                detail = f"row {row} of {name} cannot be read: {error}. Fetch the file again if it was cut"
+                yield Pair(f"{name}#{row}#0", reason="file_unreadable", detail=detail)
+
+
+def _row_values(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
+    """The rows of a batch; for a row that does not convert (text that is not UTF-8) the error's message."""
+    try:
+        return list(batch.to_pylist())
+    except (pa.ArrowException, ValueError) as error:
+        if batch.num_rows == 1:
+            return [str(error)]
+    return [values for row in range(batch.num_rows) for values in _row_values(batch.slice(row, 1))]
 
 
 def _row_batches(table: pq.ParquetFile, start: int, end: int, names: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
