@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 import pycurl
 
-from .addresses import refusal
 from . import image_kind
+from .addresses import refusal
 
 OPT_OUT = frozenset(("noai", "noimageai", "noml"))
 """X-Robots-Tag directives by which a site keeps its images from training (DeviantArt, img2dataset)."""

@@ -109,6 +109,9 @@ _ALL = (
     Column("saturation", pl.Float32, "decode", "mean HSV saturation", "share"),
     Column("nsfw", pl.Float32, "image_safety", "probability of the unsafe classes", "share"),
     Column("unsafe_class", pl.String, "image_safety", "the likeliest unsafe class"),
+    Column(
+        "blocklisted", pl.UInt8, "image_safety", "distance to the nearest blocklisted hash; null without a list", "bits"
+    ),
     Column("jpeg", pl.String, "jpeg", "passed (bytes untouched), stripped (metadata removed losslessly) or encoded"),
     Column("image_bytes", pl.UInt32, "jpeg", "size of the image as it ships", "bytes"),
     Column("shipped_width", pl.UInt32, "jpeg", "of the image as it ships", "pixels"),
