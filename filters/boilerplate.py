@@ -19,6 +19,7 @@ from ..pipeline.stage import StageModel, threshold
 from .spans import Span, mark
 
 _SITE = r"(?:网|网站|新闻|频道|在线|百科|官网|论坛|社区|日报|晚报|图库|图片|客户端)"
+_DANGLING = "，、,;；:：-_—|｜ ·"
 _NAME = r"[\p{Han}A-Za-z0-9·/ ]{1,24}"
 
 # ruff: noqa: E501  (a pattern broken over lines is harder to read than a long one)
@@ -187,13 +188,25 @@ def _find(caption: str) -> list[Span]:
     for name, pattern in _compiled().items():
         for match in pattern.finditer(caption):
             if match.group().strip():
-                found.append(
-                    Span(match.start(), match.end(), match.group().strip()[:60], name, "cut", _join(caption, match))
-                )
+                start, end = _with_separators(caption, match.start(), match.end())
+                found.append(Span(start, end, match.group().strip()[:60], name, "cut", _join(caption, start, end)))
     return found
 
 
-def _join(caption: str, match: re.Match[str]) -> str:
+def _with_separators(caption: str, start: int, end: int) -> tuple[int, int]:
+    """The cut with the commas and dashes that would be left dangling at an end of the caption."""
+    if not caption[end:].strip(_DANGLING):
+        end = len(caption)
+        while start and caption[start - 1] in _DANGLING:
+            start -= 1
+    if not caption[:start].strip(_DANGLING):
+        start = 0
+        while end < len(caption) and caption[end] in _DANGLING:
+            end += 1
+    return start, end
+
+
+def _join(caption: str, start: int, end: int) -> str:
     """A space where a cut would glue two Latin words together, else nothing."""
-    before, after = caption[: match.start()][-1:], caption[match.end() :][:1]
+    before, after = caption[:start][-1:], caption[end:][:1]
     return " " if before.isascii() and before.isalnum() and after.isascii() and after.isalnum() else ""
