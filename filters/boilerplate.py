@@ -149,22 +149,19 @@ class Boilerplate(StageModel):
     max_share: float = threshold(0.6, "share of a caption that may be boilerplate; more drops it", gt=0, le=1)
 
     def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
-        before = batch.select(pl.col("caption").str.len_chars().alias("n")).to_series()
+        before = batch.select(_words("caption").alias("n")).to_series()
         candidates = batch.select(pl.col("caption").str.contains(_any()) | pl.col("caption").is_in(WHOLE)).to_series()
         batch = mark(batch, "boilerplate", candidates.fill_null(False), _find)
-        left = pl.col("caption").str.count_matches(r"[\p{Han}\p{L}\p{N}]")
-        share = 1 - pl.col("caption").str.len_chars() / before
-        return batch.with_columns(
-            boilerplate_share=pl.when((before > 0) & (left == 0))
-            .then(1.0)
-            .when(before > 0)
-            .then(share)
-            .otherwise(0.0)
-            .round(4)
-        )
+        share = pl.when(before > 0).then(1 - _words("caption") / before).otherwise(0.0)
+        return batch.with_columns(boilerplate_share=share.round(4))
 
     def reasons(self) -> Mapping[str, pl.Expr]:
         return {"boilerplate": pl.col("boilerplate_share") > self.max_share}
+
+
+def _words(column: str) -> pl.Expr:
+    """Han characters and runs of other letters and digits: a file name counts as what it says, not by its length."""
+    return pl.col(column).str.count_matches(r"\p{Han}|[\p{Latin}\p{N}_]+|\p{L}")
 
 
 @cache
