@@ -33,7 +33,7 @@ class Normalise(StageModel):
     """Brings captions to one spelling (NFKC, spaces, controls) and, by choice, to simplified characters."""
 
     name: ClassVar[str] = "normalise"
-    adds: ClassVar[tuple[str, ...]] = ("caption", "caption_offsets")
+    adds: ClassVar[tuple[str, ...]] = ("caption", "caption_offsets", "normalised_chars")
 
     script: Literal["as_is", "simplified", "traditional"] = Field(
         "as_is", description="as_is, simplified or traditional; character by character, by OpenCC's tables"
@@ -51,14 +51,15 @@ class Normalise(StageModel):
             text, where = normalise(caption)
             if text != caption:
                 changed[i] = (text, where)
-        batch = rewrite(batch, changed)
+        batch = rewrite(batch, changed).with_columns(normalised_chars=pl.col("caption").str.len_chars())
         if self.script == "as_is":
             return batch
         table = _converter("t2s" if self.script == "simplified" else "s2t")
         return batch.with_columns(caption=pl.Series([table(c) for c in batch["caption"]], dtype=pl.String))
 
     def reasons(self) -> Mapping[str, pl.Expr]:
-        return {"caption_empty": pl.col("caption").str.len_chars() == 0}
+        # Not from ``caption``: later stages change it, and a replay decides from what the ledger holds at the end.
+        return {"caption_empty": pl.col("normalised_chars") == 0}
 
 
 def normalise(caption: str) -> tuple[str, list[int]]:

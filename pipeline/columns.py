@@ -73,6 +73,7 @@ _ALL = (
         "for each character of caption its index in caption_raw; null means the identity",
         ledger=False,
     ),
+    Column("normalised_chars", pl.UInt32, "normalise", "length of the caption in its one spelling", "characters"),
     Column("lang", pl.String, "language", "BCP 47: zh, yue, wuu, ja, ko, en, … or und"),
     Column("han_ratio", pl.Float32, "language", "Han characters over letters", "share"),
     Column("boilerplate", pl.List(SPAN), "boilerplate", "phrases and patterns cut or dropped"),
