@@ -9,7 +9,10 @@ from __future__ import annotations
 
 import ipaddress
 
-_METADATA = frozenset(("169.254.169.254", "169.254.170.2", "fd00:ec2::254", "100.100.100.200", "192.0.0.192"))
+# 168.63.129.16 is Azure's, and the only one of these that looks public.
+_METADATA = frozenset(
+    ("169.254.169.254", "169.254.170.2", "fd00:ec2::254", "100.100.100.200", "192.0.0.192", "168.63.129.16")
+)
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _SIX_TO_FOUR = ipaddress.ip_network("2002::/16")
 

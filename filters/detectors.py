@@ -13,21 +13,23 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..pipeline.errors import RecipeError
+from .pixels import Pixels, cv
 
-Pixels = NDArray[np.uint8]
 Finding = tuple[float, str]
 
 
 class Detector(Protocol):
-    """Looks at RGB pixels (h, w, 3); ``real`` is false for stand-ins that judge no real image."""
+    """Looks at upright pixels (h, w, 3), blue-green-red, whose shorter side is ``side`` where the image has that much.
+
+    ``real`` is false for stand-ins that judge no real image. A finding depends on its own picture alone.
+    """
 
     real: bool
+    side: int
 
     def look(self, pictures: Sequence[Pixels]) -> list[Finding]: ...
 
@@ -36,6 +38,7 @@ class SampleDetector:
     """Finds the sample crawl's stand-in for an unsafe image, magenta and black stripes, and nothing else."""
 
     real = False
+    side = 256
     FULL_SHARE = 0.25
     """Share of magenta pixels at which the probability is 1: stripes over half of the picture."""
 
@@ -43,11 +46,11 @@ class SampleDetector:
         return [(min(1.0, self._share(p) / self.FULL_SHARE), "hazard") for p in pictures]
 
     def _share(self, pixels: Pixels) -> float:
-        r, g, b = (pixels[..., i].astype(np.int16) for i in range(3))
+        b, g, r = (pixels[..., i].astype(np.int16) for i in range(3))
         magenta = (r > 150) & (b > 150) & (g < 110)
         dark = np.maximum(np.maximum(r, g), b) < 80
         # A purple object is magenta too; only stripes have as much black right beside it.
-        near = cv2.dilate(dark.astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
+        near = cv().dilate(dark.astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
         share = float((magenta & near).mean())
         edges = float((magenta[:, 1:] != magenta[:, :-1]).mean())
         return share if edges > 0.02 else 0.0
@@ -59,6 +62,8 @@ class OnnxDescription(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     size: int = Field(224, ge=1, description="pixels; side of the square it wants")
+    crop: bool = Field(False, description="cut the middle square out; otherwise the picture is squeezed into it")
+    channels: str = Field("RGB", pattern="^(RGB|BGR)$")
     layout: str = Field("NCHW", pattern="^(NCHW|NHWC)$")
     scale: float = Field(1 / 255, description="what pixel values are multiplied by before normalisation")
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
@@ -77,6 +82,7 @@ class OnnxDetector:
         import onnxruntime
 
         self.told = _description(path.with_suffix(".yaml"))
+        self.side = self.told.size
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         try:
@@ -89,8 +95,14 @@ class OnnxDetector:
         return [self._one(p) for p in pictures]
 
     def _one(self, pixels: Pixels) -> Finding:
-        told = self.told
+        told, cv2 = self.told, cv()
+        if told.crop:
+            side = min(pixels.shape[:2])
+            top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+            pixels = pixels[top : top + side, left : left + side]
         small = cv2.resize(pixels, (told.size, told.size), interpolation=cv2.INTER_AREA).astype(np.float32)
+        if told.channels == "RGB":
+            small = small[..., ::-1]
         values = (small * told.scale - np.array(told.mean, np.float32)) / np.array(told.std, np.float32)
         values = values.transpose(2, 0, 1)[None] if told.layout == "NCHW" else values[None]
         out = np.asarray(self.session.run(None, {self.input: values.astype(np.float32)})[0], np.float64).ravel()
@@ -106,6 +118,7 @@ class NudenetDetector:
     """An adapter for an installed nudenet (AGPL-3.0, therefore never a dependency)."""
 
     real = True
+    side = 320
     UNSAFE = (
         "FEMALE_GENITALIA_EXPOSED",
         "MALE_GENITALIA_EXPOSED",
@@ -126,7 +139,7 @@ class NudenetDetector:
     def look(self, pictures: Sequence[Pixels]) -> list[Finding]:
         found = []
         for pixels in pictures:
-            seen = self.model.detect(np.ascontiguousarray(pixels[..., ::-1]))
+            seen = self.model.detect(pixels)
             unsafe = [(float(d["score"]), str(d["class"])) for d in seen if d["class"] in self.UNSAFE]
             found.append(max(unsafe, default=(0.0, "none")))
         return found
@@ -136,6 +149,7 @@ class NoDetector:
     """Looks at nothing."""
 
     real = False
+    side = 0
 
     def look(self, pictures: Sequence[Pixels]) -> list[Finding]:
         return [(0.0, "none")] * len(pictures)

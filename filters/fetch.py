@@ -1,6 +1,6 @@
 """Fetches images over HTTP(S): many at once, bounded in size and time, polite to hosts.
 
-The transfers are libcurl's (``transfer.py``); here are the limits and what becomes of each outcome.
+The transfers are libcurl's (``transfer.py``, ``fetch_queue.py``); here are the limits and what becomes of each outcome.
 The field's usual fetcher (img2dataset 1.47) caps no size and checks no address.
 """
 
@@ -12,7 +12,8 @@ import polars as pl
 from pydantic import Field
 
 from ..pipeline.stage import StageModel, operational
-from .transfer import Limits, fetch_all
+from .fetch_queue import fetch_all
+from .transfer import Limits
 
 
 class Fetch(StageModel):
@@ -24,7 +25,9 @@ class Fetch(StageModel):
 
     max_bytes: int = Field(16 * 2**20, gt=0, description="bytes; a larger image fails as too_large, read no further")
     max_redirects: int = Field(5, ge=0, description="redirects followed; each target's address is checked anew")
-    honour_opt_out: bool = Field(True, description="refuse images whose X-Robots-Tag says noai, noimageai or noml")
+    honour_opt_out: bool = Field(
+        True, description="refuse images reserved by X-Robots-Tag (noai, noimageai, noml) or TDM-Reservation"
+    )
     allow_private: bool = Field(False, description="connect to private, loopback and other non-global addresses")
     allow_hosts: tuple[str, ...] = Field((), description="hosts whose addresses are not checked (intranets)")
     user_agent: str = operational("tuwen/0.1 (+https://pypi.org/project/tuwen)", "who asks; say how to reach you")
@@ -35,6 +38,7 @@ class Fetch(StageModel):
     backoff_seconds: float = operational(0.5, "wait before the first retry; doubles, with jitter, to 30", ge=0)
     concurrency: int = operational(64, "transfers at once", ge=1)
     per_host: int = operational(6, "connections per host (browsers use 6)", ge=1)
+    proxy: str = operational("", "URL of an HTTP proxy; it then resolves names, and only literal addresses are checked")
     connect_to: dict[str, str] = operational({}, "host (or *.suffix) to ADDRESS:PORT that stands in for it in tests")
 
     def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
@@ -48,26 +52,19 @@ class Fetch(StageModel):
         rows = [got[u] if w else None for u, w in zip(batch["image_url"], wanted, strict=True)]
         fetched = pl.DataFrame(
             {
-                "_image": [r.body if r else None for r in rows],
-                "http_status": [r.status or None if r else None for r in rows],
-                "fetch_error": [r.error if r else None for r in rows],
-                "fetch_ms": [r.milliseconds if r else None for r in rows],
-                "opt_out": [r.opt_out if r else None for r in rows],
-                "detail": [r.detail if r else None for r in rows],
-            },
-            schema={
-                "_image": pl.Binary,
-                "http_status": pl.UInt16,
-                "fetch_error": pl.String,
-                "fetch_ms": pl.UInt32,
-                "opt_out": pl.String,
-                "detail": pl.String,
-            },
+                "_image": pl.Series([r.body if r else None for r in rows], dtype=pl.Binary),
+                "http_status": pl.Series([r.status or None if r else None for r in rows], dtype=pl.UInt16),
+                "fetch_error": pl.Series([r.error if r else None for r in rows], dtype=pl.String),
+                "fetch_ms": pl.Series([r.milliseconds if r else None for r in rows], dtype=pl.UInt32),
+                "opt_out": pl.Series([r.opt_out if r else None for r in rows], dtype=pl.String),
+                "detail": pl.Series([r.detail if r else None for r in rows], dtype=pl.String),
+            }
         )
-        batch = batch.drop(set(fetched.columns) & set(batch.columns)).hstack(fetched)
-        return batch.with_columns(
-            image=pl.coalesce("image", "_image"), failure=pl.format("fetch_{}", pl.col("fetch_error"))
-        ).drop("_image")
+        return (
+            batch.with_columns(fetched)
+            .with_columns(image=pl.coalesce("image", "_image"), failure=pl.format("fetch_{}", pl.col("fetch_error")))
+            .drop("_image")
+        )
 
     def _limits(self) -> Limits:
         return Limits(
@@ -84,5 +81,6 @@ class Fetch(StageModel):
             backoff_seconds=self.backoff_seconds,
             concurrency=self.concurrency,
             per_host=self.per_host,
+            proxy=self.proxy,
             connect_to=tuple(sorted(self.connect_to.items())),
         )

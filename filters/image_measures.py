@@ -29,8 +29,8 @@ def measure(pixels: Pixels) -> Measures:
     cv2 = cv()
     grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
     deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))[1][0, 0]
-    counts = np.bincount(grey.ravel(), minlength=256)
-    share = counts[counts > 0] / grey.size
+    counts = cv2.calcHist([grey], [0], None, [256], [0, 256])
+    share = counts[counts > 0].astype(np.float64) / grey.size
     saturation = cv2.mean(cv2.cvtColor(pixels, cv2.COLOR_BGR2HSV))[1] / 255
     return Measures(
         phash(grey),

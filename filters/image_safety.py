@@ -18,8 +18,10 @@ from pydantic import Field
 from ..pipeline.errors import RecipeError
 from ..pipeline.stage import StageModel, operational
 from ..pipeline.stage import threshold as decides
-from .detectors import Pixels, fingerprint, load_detector
-from .images import map_images, view
+from .detectors import fingerprint, load_detector
+from .image_header import BadImage
+from .images import MAX_PIXELS, VIEW_SHORT, load, map_images, view
+from .pixels import Pixels
 
 
 class ImageSafety(StageModel):
@@ -33,22 +35,42 @@ class ImageSafety(StageModel):
     threshold: float = decides(0.5, "probability; more drops (COYO: 0.5)", ge=0, le=1)
     blocklist: str = Field("", description="file of 64-bit perceptual hashes in hex, one a line; empty: none")
     blocklist_bits: int = decides(4, "bits by which an image may differ from a blocklisted hash", ge=0, le=16)
+    max_pixels: int = Field(MAX_PIXELS, gt=0, description="pixels; what has more is not decoded; as decode.max_pixels")
     threads: int = operational(2, "threads per process", ge=1)
 
     def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
-        pairs = list(zip(batch["image_sha256"], batch["image"], strict=True))
-        pictures = map_images(_rgb, pairs, self.threads)
-        found = load_detector(self.detector).look(pictures)
-        batch = batch.with_columns(
-            nsfw=pl.Series([round(p, 4) for p, _ in found], dtype=pl.Float32),
-            unsafe_class=pl.Series([name if p > 0 else None for p, name in found], dtype=pl.String),
-            blocklisted=pl.lit(None, dtype=pl.UInt8),
-        )
+        """Probability and class of the detector, distance to the blocklist; an image that cannot be decoded fails."""
+        detector = load_detector(self.detector)
+        if detector.side:
+            shown = map_images(
+                lambda pair: self._show(*pair, detector.side),
+                list(zip(batch["image_sha256"], batch["image"], strict=True)),
+                self.threads,
+            )
+            bad = [s if isinstance(s, BadImage) else None for s in shown]
+            found = iter(detector.look([s for s in shown if not isinstance(s, BadImage)]))
+            told = [None if b else next(found) for b in bad]
+            batch = batch.with_columns(
+                nsfw=pl.Series([round(t[0], 4) if t else None for t in told], dtype=pl.Float32),
+                unsafe_class=pl.Series([t[1] if t and t[0] > 0 else None for t in told], dtype=pl.String),
+                failure=pl.Series([f"image_{b.kind}" if b else None for b in bad], dtype=pl.String),
+                detail=pl.Series([b.message if b else None for b in bad], dtype=pl.String),
+            )
         if not self.blocklist:
             return batch
         held = _hashes(self.blocklist)
-        distance = np.bitwise_count(batch["phash"].to_numpy()[:, None] ^ held[None, :]).min(axis=1)
-        return batch.with_columns(blocklisted=pl.Series(distance, dtype=pl.UInt8))
+        return batch.with_columns(
+            blocklisted=pl.Series([_distance(value, held) for value in batch["phash"]], dtype=pl.UInt8)
+        )
+
+    def _show(self, sha256: str, data: bytes, side: int) -> Pixels | BadImage:
+        """The picture at the size that the detector needs; the one that decode saw where that is enough."""
+        try:
+            if side <= VIEW_SHORT:
+                return view(sha256, data, self.max_pixels)[1]
+            return load(data, side, 4 * side, self.max_pixels)[1]
+        except BadImage as error:
+            return error
 
     def reasons(self) -> Mapping[str, pl.Expr]:
         return {
@@ -70,8 +92,11 @@ class ImageSafety(StageModel):
         )
 
 
-def _rgb(pair: tuple[str, bytes]) -> Pixels:
-    return np.ascontiguousarray(view(*pair)[1][..., ::-1])
+def _distance(value: int | None, held: np.ndarray[tuple[int], np.dtype[np.uint64]]) -> int | None:
+    """Bits to the nearest of the ``held`` hashes; row by row: all pairs at once do not fit for long lists."""
+    if value is None or not held.size:
+        return None
+    return int(np.bitwise_count(held ^ np.uint64(value)).min())
 
 
 @lru_cache(4)

@@ -25,11 +25,11 @@ R = TypeVar("R")
 
 
 def load(
-    data: bytes, short: int, long: int, max_pixels: int = MAX_PIXELS, *, srgb: bool = False
+    data: bytes, short: int, long: int, max_pixels: int = MAX_PIXELS, *, ships: bool = False
 ) -> tuple[Header, Pixels]:
     """Header and upright pixels (fitting ``short`` and ``long``) of any supported image.
 
-    ``srgb`` converts what has another colour profile, for pixels that ship; measures do not need it.
+    Pixels that ship are brought to sRGB and averaged with care; measures do not need either.
     Raises BadImage with the reason: ``unsupported``, ``bomb`` or ``corrupt``.
     """
     kind = pixels.kind_of(data)
@@ -38,8 +38,8 @@ def load(
     header = pixels.read_header(data, kind, max_pixels)
     if header.problem:
         raise BadImage("corrupt", header.problem, header.upright() if header.width and header.height else None)
-    if not header.cmyk and not (srgb and _foreign(header.icc)):
-        seen = pixels.decode(data, header, short, long)
+    if not header.cmyk and not (ships and _foreign(header.icc)):
+        seen = pixels.decode(data, header, short, long, ships=ships)
         if seen is not None:
             return header, seen
     return header, isolated.shared().decode(data, kind, short, long, max_pixels)[1]
@@ -68,6 +68,10 @@ class _Recent:
             while len(self._views) > self._size:
                 self._views.popitem(last=False)
         return found
+
+    def clear(self) -> None:
+        with self._lock:
+            self._views.clear()
 
 
 # Image stages are handed at most 64 rows at a time: at most 64 x 256 x 1024 x 3 bytes = 50 MB.

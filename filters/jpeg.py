@@ -42,7 +42,7 @@ def ship(data: bytes, longest_side: int, max_bytes: int, quality: int, max_pixel
     if fine:
         return fine
     try:
-        _, seen = load(data, longest_side, longest_side, max_pixels, srgb=True)
+        _, seen = load(data, longest_side, longest_side, max_pixels, ships=True)
     except BadImage as error:
         return Shipped(failure=f"image_{error.kind}", detail=error.message)
     out, shown = encode(seen, quality, max_bytes)

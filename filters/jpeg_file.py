@@ -15,7 +15,7 @@ _TEM, _SOI, _EOI, _SOS, _COM = 0x01, 0xD8, 0xD9, 0xDA, 0xFE
 _APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 _FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
 # In entropy-coded data FF is followed by 00 or a restart marker; anything else is a real marker.
-_MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
+_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _ICC = b"ICC_PROFILE\0"
 _JFIF = b"JFIF\0"
 
@@ -68,7 +68,8 @@ def parse(data: bytes) -> JpegFile:
     segments: list[Segment] = []
     at, complete, clean = 2, False, True
     while found := _MARKER.search(data, at):
-        clean &= found.start() == at
+        # Any number of FF may fill the space before a marker.
+        clean &= data.count(b"\xff", at, found.start()) == found.start() - at
         body, marker = found.end(), data[found.end() - 1]
         if marker == _EOI:
             at, complete = body, True

@@ -52,7 +52,7 @@ def read_header(data: bytes, kind: str, max_pixels: int) -> Header:
     return header
 
 
-def decode(data: bytes, header: Header, short: int, long: int) -> Pixels | None:
+def decode(data: bytes, header: Header, short: int, long: int, *, ships: bool = False) -> Pixels | None:
     """Pixels of a ``jpeg``, ``png`` or ``webp``, shrunk while they are decoded where the codec can.
 
     The result fits ``short`` on its shorter and ``long`` on its longer side; it is never enlarged.
@@ -71,7 +71,7 @@ def decode(data: bytes, header: Header, short: int, long: int) -> Pixels | None:
         return None
     if raw is None:
         return None
-    return upright(shrink(flatten(raw), short, long), header.orientation)
+    return upright(shrink(flatten(raw), short, long, ships=ships), header.orientation)
 
 
 def reduction(width: int, height: int, short: int, long: int) -> int:
@@ -85,14 +85,19 @@ def fit(width: int, height: int, short: int, long: int) -> float:
     return min(1.0, short / min(width, height), long / max(width, height))
 
 
-def shrink(pixels: Pixels, short: int, long: int) -> Pixels:
-    """Area-averaged to fit; the same array where it fits already."""
+def shrink(pixels: Pixels, short: int, long: int, *, ships: bool = True) -> Pixels:
+    """Made to fit; the same array where it fits already.
+
+    Averaged over areas where the pixels ship; for measures, between half and full size, ten times as
+    fast between neighbours.
+    """
     height, width = pixels.shape[:2]
     scale = fit(width, height, short, long)
     if scale == 1:
         return pixels
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    out: Pixels = cv().resize(pixels, size, interpolation=cv().INTER_AREA)
+    quick = not ships and scale >= 0.5
+    out: Pixels = cv().resize(pixels, size, interpolation=cv().INTER_LINEAR if quick else cv().INTER_AREA)
     return out
 
 

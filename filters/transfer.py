@@ -1,39 +1,34 @@
-"""Many HTTP transfers at once through one libcurl multi handle per process.
+"""One try to fetch one address with libcurl, and what came of it.
 
 Outcomes are classes that say what a user can do: ``dns``, ``refused``, ``tls``, ``timeout_connect``,
 ``timeout_read``, ``reset``, ``empty``, ``too_large``, ``not_an_image``, ``http_404`` and its like,
-``opted_out``, ``blocked_address``, ``redirect_loop``, ``bad_url``.
+``opted_out``, ``blocked_address``, ``redirect_loop``, ``bad_url``, ``bad_response``, ``network``.
 """
 
 from __future__ import annotations
 
 import fnmatch
-import os
-import random
 import socket
+import ssl
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import pycurl
 
 from . import image_kind
 from .addresses import refusal
+from .urls import host_of, literal_address, quote_bytes
 
 OPT_OUT = frozenset(("noai", "noimageai", "noml"))
 """X-Robots-Tag directives by which a site keeps its images from training (DeviantArt, img2dataset)."""
 
-PASSING = frozenset(("timeout_connect", "timeout_read", "reset", "empty", "http_429"))
-"""Causes that may be gone at the next try, with every http_5xx; the others are final."""
-
-LONGEST_WAIT = 30.0
 _CLASSES = {
     pycurl.E_COULDNT_RESOLVE_HOST: "dns",
     pycurl.E_URL_MALFORMAT: "bad_url",
     pycurl.E_UNSUPPORTED_PROTOCOL: "bad_url",
-    pycurl.E_TOO_MANY_REDIRECTS: "redirect_loop",
     pycurl.E_SSL_CONNECT_ERROR: "tls",
     pycurl.E_PEER_FAILED_VERIFICATION: "tls",
     pycurl.E_GOT_NOTHING: "empty",
@@ -41,38 +36,50 @@ _CLASSES = {
     pycurl.E_SEND_ERROR: "reset",
     pycurl.E_PARTIAL_FILE: "reset",
     pycurl.E_HTTP2: "reset",
+    92: "reset",  # CURLE_HTTP2_STREAM, which pycurl does not name
     pycurl.E_COULDNT_CONNECT: "refused",
     pycurl.E_FILESIZE_EXCEEDED: "too_large",
+    pycurl.E_FTP_WEIRD_SERVER_REPLY: "bad_response",
 }
+_SLOW = 200
+"""Bytes per second under which a transfer counts as stalled."""
 
 
 @dataclass(frozen=True)
 class Limits:
     """What a fetch may cost and where it may go; see the fields of the same names in ``fetch.py``."""
 
-    max_bytes: int
-    max_redirects: int
-    honour_opt_out: bool
-    allow_private: bool
-    allow_hosts: frozenset[str]
-    user_agent: str
-    connect_seconds: float
-    total_seconds: float
-    stall_seconds: int
-    retries: int
-    backoff_seconds: float
-    concurrency: int
-    per_host: int
+    max_bytes: int = 16 * 2**20
+    max_redirects: int = 5
+    honour_opt_out: bool = True
+    allow_private: bool = False
+    allow_hosts: frozenset[str] = frozenset()
+    user_agent: str = "tuwen"
+    connect_seconds: float = 10.0
+    total_seconds: float = 60.0
+    stall_seconds: int = 15
+    retries: int = 2
+    backoff_seconds: float = 0.5
+    concurrency: int = 64
+    per_host: int = 6
+    proxy: str = ""
     connect_to: tuple[tuple[str, str], ...] = ()
 
     def stand_in(self, host: str) -> str | None:
         """ADDRESS:PORT that stands in for ``host``, or None."""
-        return next((at for pattern, at in self.connect_to if fnmatch.fnmatchcase(host, pattern)), None)
+        return next((at for pattern, at in self.connect_to if fnmatch.fnmatchcase(host, pattern.lower())), None)
+
+    def unchecked(self, host: str) -> bool:
+        """Whether ``host`` may have any address."""
+        return self.allow_private or host in self.allow_hosts
 
 
 @dataclass
 class Outcome:
-    """What came of one address: bytes, or an error class with its detail."""
+    """What came of one address: bytes, or an error class with its detail.
+
+    ``redirect`` is where the server sends on to and ``retry_after`` what it asked, in its own words.
+    """
 
     body: bytes | None = None
     status: int = 0
@@ -80,190 +87,153 @@ class Outcome:
     detail: str | None = None
     opt_out: str | None = None
     milliseconds: int = 0
+    redirect: str | None = None
+    retry_after: str | None = None
 
 
-@dataclass
-class _Transfer:
-    url: str
-    limits: Limits
-    tries: int = 0
-    not_before: float = 0.0
-    outcome: Outcome = field(default_factory=Outcome)
-    chunks: list[bytes] = field(default_factory=list)
-    size: int = 0
-    headers: dict[str, list[str]] = field(default_factory=dict)
-    stopped: tuple[str, str] | None = None
-    started: float = 0.0
+class Transfer:
+    """A libcurl handle for one try of one URL (as ``wire_url`` makes it); redirects are not followed here.
 
-    def begin(self) -> pycurl.Curl:
-        """A libcurl handle for the next try."""
-        limits, host = self.limits, (urlsplit(self.url).hostname or "").lower()
-        self.tries += 1
-        self.chunks, self.size, self.headers, self.stopped = [], 0, {}, None
-        self.started = time.perf_counter()
-        curl = pycurl.Curl()
-        curl.transfer = self  # type: ignore[attr-defined]
-        curl.setopt(pycurl.URL, self.url.encode("utf-8"))
+    The queue follows them, so that each hop's host goes through the same checks as the first.
+    """
+
+    def __init__(self, url: str, limits: Limits) -> None:
+        self._limits = limits
+        self._host = host_of(url)
+        self._at = limits.stand_in(self._host)
+        self._chunks: list[bytes] = []
+        self._size = 0
+        self._headers: dict[str, list[str]] = {}
+        self._blocked: str | None = None
+        self._too_large = False
+        self._started = time.perf_counter()
+        self.curl = self._handle(url)
+
+    def _handle(self, url: str) -> pycurl.Curl:
+        limits, curl = self._limits, pycurl.Curl()
+        curl.setopt(pycurl.URL, url)
         curl.setopt(pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
-        curl.setopt(pycurl.REDIR_PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS)
-        curl.setopt(pycurl.FOLLOWLOCATION, 1)
-        curl.setopt(pycurl.MAXREDIRS, limits.max_redirects)
+        curl.setopt(pycurl.FOLLOWLOCATION, 0)
         curl.setopt(pycurl.NOSIGNAL, 1)
         curl.setopt(pycurl.CONNECTTIMEOUT_MS, int(limits.connect_seconds * 1000))
         curl.setopt(pycurl.TIMEOUT_MS, int(limits.total_seconds * 1000))
-        curl.setopt(pycurl.LOW_SPEED_LIMIT, 200)
+        curl.setopt(pycurl.LOW_SPEED_LIMIT, _SLOW)
         curl.setopt(pycurl.LOW_SPEED_TIME, limits.stall_seconds)
         curl.setopt(pycurl.USERAGENT, limits.user_agent)
         curl.setopt(pycurl.HTTPHEADER, ["Accept: image/avif,image/webp,image/*;q=0.9,*/*;q=0.5"])
         curl.setopt(pycurl.MAXFILESIZE, limits.max_bytes)
-        curl.setopt(pycurl.WRITEFUNCTION, self._body)
-        curl.setopt(pycurl.HEADERFUNCTION, self._header)
-        curl.setopt(pycurl.OPENSOCKETFUNCTION, self._socket)
-        if limits.connect_to:
-            literal = [h for h, _ in limits.connect_to if "*" not in h]
-            targets = {h: limits.stand_in(h) for h in (*literal, host)}
-            curl.setopt(pycurl.CONNECT_TO, [f"{h}::{at}" for h, at in targets.items() if at])
+        curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
+        curl.setopt(pycurl.HEADERFUNCTION, self._on_header)
+        curl.setopt(pycurl.OPENSOCKETFUNCTION, self._on_socket)
+        # An empty proxy also switches off http_proxy and its kin: behind a proxy that nobody asked for,
+        # the address that is checked would be the proxy's.
+        curl.setopt(pycurl.PROXY, limits.proxy)
+        if bundle := _certificates():
+            curl.setopt(pycurl.CAINFO, bundle)
+        if self._at:
+            curl.setopt(pycurl.CONNECT_TO, [f"::{self._at}"])
         return curl
 
-    def _socket(self, purpose: int, address: Any) -> Any:
-        """Opens the socket unless its address is one that must not be fetched from."""
-        ip, port = address.addr[0], address.addr[1]
-        given = {at for _, at in self.limits.connect_to}
-        host = (urlsplit(self.url).hostname or "").lower()
-        free = self.limits.allow_private or host in self.limits.allow_hosts or f"{ip}:{port}" in given
-        why = None if free else refusal(str(ip))
-        if why:
-            self.stopped = ("blocked_address", f"{ip} is a {why}; allow it with fetch.allow_hosts or allow_private")
+    def _on_socket(self, purpose: int, address: Any) -> Any:
+        """Open the socket unless its address, the one really connected to, must not be fetched from."""
+        ip = str(address.addr[0])
+        checked = not (self._at or self._limits.proxy or self._limits.unchecked(self._host))
+        if checked and (why := refusal(ip)):
+            self._blocked = f"{ip} is a {why}; allow it with fetch.allow_hosts or fetch.allow_private"
             return pycurl.SOCKET_BAD
         return socket.socket(address.family, address.socktype, address.protocol)
 
-    def _header(self, line: bytes) -> None:
+    def _on_header(self, line: bytes) -> None:
         text = line.decode("latin-1").strip()
         if text.startswith("HTTP/"):
-            self.headers = {}
+            self._headers = {}
             return
         name, colon, value = text.partition(":")
         if colon:
-            self.headers.setdefault(name.lower(), []).append(value.strip())
+            self._headers.setdefault(name.lower(), []).append(value.strip())
 
-    def _body(self, data: bytes) -> int | None:
-        self.size += len(data)
-        if self.size > self.limits.max_bytes:
-            self.stopped = ("too_large", f"more than {self.limits.max_bytes} bytes")
+    def _on_body(self, data: bytes) -> int | None:
+        self._size += len(data)
+        if self._size > self._limits.max_bytes:
+            self._too_large = True
             return -1
-        self.chunks.append(data)
+        self._chunks.append(data)
         return None
 
-    def end(self, curl: pycurl.Curl, code: int, message: str) -> Outcome:
-        """Classify what happened."""
+    def end(self, code: int, message: str) -> Outcome:
+        """Close the handle and say what came of it; ``code`` and ``message`` are libcurl's, 0 where all went well."""
+        curl, headers = self.curl, self._headers
         status = int(curl.getinfo(pycurl.RESPONSE_CODE))
-        told = Outcome(status=status, milliseconds=int((time.perf_counter() - self.started) * 1000))
-        directives = [v for v in self.headers.get("x-robots-tag", []) if _reserved(v)]
-        told.opt_out = "; ".join(directives)[:200] or None
-        if self.stopped:
-            told.error, told.detail = self.stopped
+        connected = curl.getinfo(pycurl.PRETRANSFER_TIME) > 0
+        # Raw: a Location may hold bytes in any character set.
+        redirect = curl.getinfo_raw(pycurl.REDIRECT_URL)
+        curl.close()
+        told = Outcome(
+            status=status,
+            milliseconds=int((time.perf_counter() - self._started) * 1000),
+            opt_out=_reservation(headers),
+            retry_after=headers.get("retry-after", [None])[-1],
+        )
+        if self._too_large or code == pycurl.E_FILESIZE_EXCEEDED:
+            told.error, told.detail = "too_large", f"more than {self._limits.max_bytes:,} bytes"
+        elif code and self._blocked:
+            told.error, told.detail = "blocked_address", self._blocked
         elif code == pycurl.E_OPERATION_TIMEDOUT:
-            connected = curl.getinfo(pycurl.PRETRANSFER_TIME) > 0
             told.error, told.detail = ("timeout_read" if connected else "timeout_connect"), message
         elif code:
             told.error, told.detail = _CLASSES.get(code, "network"), f"{message} (curl {code})"
-        elif status >= 400:
+        elif 300 <= status < 400 and redirect:
+            told.redirect = quote_bytes(redirect)
+        elif not 200 <= status < 300:
             told.error, told.detail = f"http_{status}", f"the server answered {status}"
-        elif told.opt_out and self.limits.honour_opt_out:
-            told.error, told.detail = "opted_out", f"X-Robots-Tag: {told.opt_out}"
-        elif not self.size:
-            told.error, told.detail = "empty", f"the server answered {status} without a body"
+        elif told.opt_out and self._limits.honour_opt_out:
+            told.error, told.detail = "opted_out", told.opt_out
         else:
-            body = b"".join(self.chunks)
-            if image_kind.sniff(body) not in image_kind.IMAGE:
-                kind = self.headers.get("content-type", ["no type given"])[-1]
-                told.error, told.detail = "not_an_image", f"{kind}; begins with {body[:12]!r}"
-            else:
-                told.body = body
+            self._take_body(told)
         return told
 
-    def wait(self, told: Outcome) -> float | None:
-        """Seconds until the next try, or None where there is none."""
-        passing = told.error in PASSING or (told.error or "").startswith("http_5")
-        if not passing or self.tries > self.limits.retries:
-            return None
-        asked = self.headers.get("retry-after", [""])[-1]
-        if asked.isdigit():
-            return min(float(asked), LONGEST_WAIT)
-        # Jitter spreads the retries of many workers; what is fetched does not depend on it.
-        pause = self.limits.backoff_seconds * 2 ** (self.tries - 1)
-        return float(min(pause * random.uniform(0.5, 1.5), LONGEST_WAIT))
+    def _take_body(self, told: Outcome) -> None:
+        body = b"".join(self._chunks)
+        kind = image_kind.sniff(body)
+        if not body:
+            told.error, told.detail = "empty", f"the server answered {told.status} without a body"
+        elif kind not in image_kind.IMAGE:
+            sent = self._headers.get("content-type", ["no type given"])[-1][:100]
+            told.error = "not_an_image"
+            told.detail = f"sent as {sent}, is {kind or 'of no known kind'}; begins with {body[:12]!r}"
+        else:
+            told.body = body
 
 
-def fetch_all(urls: Sequence[str], limits: Limits) -> dict[str, Outcome]:
-    """Fetch distinct ``urls``; an outcome for each. Blocks until all are done or given up."""
-    waiting = [_Transfer(u, limits) for u in reversed(list(dict.fromkeys(urls)))]
-    done: dict[str, Outcome] = {}
-    multi = _multi(limits)
-    running: set[pycurl.Curl] = set()
+def blocked_literal(url: str, limits: Limits) -> str | None:
+    """Why a URL whose host is an address itself is refused; for requests that a proxy connects for us."""
+    host = host_of(url)
+    literal = literal_address(host)
+    if literal is None or limits.unchecked(host) or limits.stand_in(host):
+        return None
+    why = refusal(literal)
+    return f"{literal} is a {why}" if why else None
+
+
+def _reservation(headers: dict[str, list[str]]) -> str | None:
+    """The header by which the server keeps the image from training, as sent."""
+    for value in headers.get("x-robots-tag", []):
+        if any(word.strip() in OPT_OUT for word in value.lower().replace(":", ",").split(",")):
+            return f"X-Robots-Tag: {value}"[:200]
+    # W3C TDM Reservation Protocol.
+    if "1" in headers.get("tdm-reservation", []):
+        return "TDM-Reservation: 1"
+    return None
+
+
+@cache
+def _certificates() -> str | None:
+    """The system's certificate bundle: libcurl's wheels do not know where this system keeps it."""
+    known = (ssl.get_default_verify_paths().cafile, "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/cert.pem")
+    if found := next((path for path in known if path and Path(path).is_file()), None):
+        return found
     try:
-        while waiting or running:
-            now = time.monotonic()
-            _start(multi, waiting, running, limits, now)
-            while multi.perform()[0] == pycurl.E_CALL_MULTI_PERFORM:
-                pass
-            _collect(multi, waiting, running, done)
-            if running:
-                multi.select(0.2)
-            elif waiting:
-                time.sleep(max(0.0, min(t.not_before for t in waiting) - time.monotonic()))
-    finally:
-        for curl in running:
-            multi.remove_handle(curl)
-            curl.close()
-    return done
-
-
-def _start(
-    multi: pycurl.CurlMulti, waiting: list[_Transfer], running: set[pycurl.Curl], limits: Limits, now: float
-) -> None:
-    ready = [i for i in range(len(waiting) - 1, -1, -1) if waiting[i].not_before <= now]
-    for i in ready[: limits.concurrency - len(running)]:
-        transfer = waiting.pop(i)
-        curl = transfer.begin()
-        multi.add_handle(curl)
-        running.add(curl)
-
-
-def _collect(
-    multi: pycurl.CurlMulti, waiting: list[_Transfer], running: set[pycurl.Curl], done: dict[str, Outcome]
-) -> None:
-    left = 1
-    while left:
-        left, good, bad = multi.info_read()
-        for curl, code, message in [(c, 0, "") for c in good] + list(bad):
-            transfer: _Transfer = curl.transfer  # type: ignore[attr-defined]
-            told = transfer.end(curl, code, message)
-            multi.remove_handle(curl)
-            running.discard(curl)
-            curl.close()
-            pause = transfer.wait(told)
-            if pause is None:
-                done[transfer.url] = told
-            else:
-                transfer.not_before = time.monotonic() + pause
-                waiting.insert(0, transfer)
-
-
-_held: tuple[int, pycurl.CurlMulti] | None = None
-
-
-def _multi(limits: Limits) -> pycurl.CurlMulti:
-    """The process's own multi handle: connections stay open between batches, and a fork gets a new one."""
-    global _held
-    if _held is None or _held[0] != os.getpid():
-        _held = (os.getpid(), pycurl.CurlMulti())
-    multi = _held[1]
-    multi.setopt(pycurl.M_MAX_HOST_CONNECTIONS, limits.per_host)
-    multi.setopt(pycurl.M_MAXCONNECTS, 2 * limits.concurrency)
-    return multi
-
-
-def _reserved(value: str) -> bool:
-    words = value.lower().replace(":", ",").split(",")
-    return any(w.strip() in OPT_OUT for w in words)
+        import certifi
+    except ImportError:
+        return None
+    return certifi.where()

@@ -1,99 +1,149 @@
 from __future__ import annotations
 
-import hashlib
+import io
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import onnx
 import polars as pl
 import pytest
-from onnx import TensorProto, helper
+from numpy.typing import NDArray
+from PIL import Image
 
 from tuwen.filters.decode import Decode
 from tuwen.filters.detectors import load_detector
 from tuwen.filters.image_safety import ImageSafety
 from tuwen.pipeline.errors import RecipeError
 from tuwen.pipeline.stage import Tally, apply_stage
-from tuwen.sample_data.draw import render
-from tuwen.sample_data.faults import encode, hazard
-from tuwen.sample_data.world import random_scene
 
 
-def batch(*images: bytes) -> pl.DataFrame:
-    frame = pl.DataFrame({"key": [hashlib.md5(i).hexdigest() for i in images], "image": list(images)})
-    return apply_stage(Decode(), frame, Tally())
+def stripes(share: float, side: int = 288, colours: tuple[Any, Any] = ((255, 0, 255), (0, 0, 0))) -> Image.Image:
+    """Diagonal stripes 8 pixels wide over ``share`` of a quiet picture."""
+    pixels = np.full((side, side, 3), (120, 150, 90), np.uint8)
+    y, x = np.mgrid[0:side, 0:side]
+    marked = x < side * share
+    on = ((x + y) // 8) % 2 == 0
+    pixels[marked & on], pixels[marked & ~on] = colours
+    return Image.fromarray(pixels)
 
 
-def scene(seed: int) -> np.ndarray[tuple[int, int, int], np.dtype[np.uint8]]:
-    pixels: np.ndarray[tuple[int, int, int], np.dtype[np.uint8]] = render(
-        random_scene(np.random.default_rng(seed)), 256
+def jpeg(image: Image.Image, quality: int = 80) -> bytes:
+    out = io.BytesIO()
+    image.save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def judged(*images: bytes, **fields: Any) -> pl.DataFrame:
+    rows = pl.DataFrame({"key": [str(i) for i in range(len(images))], "image": list(images)})
+    return apply_stage(ImageSafety(**fields), apply_stage(Decode(), rows, Tally()), Tally())
+
+
+def test_the_stand_in_finds_the_marks_and_nothing_else() -> None:
+    purple = Image.new("RGB", (288, 288), (255, 0, 255))
+    out = judged(
+        jpeg(stripes(1.0)),
+        jpeg(stripes(0.31)),
+        jpeg(stripes(0.5, side=640), 60),
+        jpeg(stripes(0.02)),
+        jpeg(stripes(1.0, colours=((255, 255, 255), (0, 0, 0)))),
+        jpeg(purple),
     )
-    return pixels
-
-
-def red_is_unsafe(folder: Path) -> Path:
-    """A classifier whose one unsafe class is the mean of the red channel."""
-    nodes = [
-        helper.make_node("GlobalAveragePool", ["x"], ["m"]),
-        helper.make_node("Flatten", ["m"], ["f"]),
-        helper.make_node("MatMul", ["f", "w"], ["y"]),
-    ]
-    weights = np.array([[0, 1], [1, 0], [0, 0]], np.float32)
-    graph = helper.make_graph(
-        nodes,
-        "red",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 32, 32])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 2])],
-        [helper.make_tensor("w", TensorProto.FLOAT, [3, 2], weights.ravel())],
-    )
-    path = folder / "red.onnx"
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
-    (folder / "red.yaml").write_text("size: 32\nclasses: [green, red]\nunsafe: [red]\n")
-    return path
-
-
-def test_the_sample_detector_finds_stripes_and_nothing_else() -> None:
-    marked = scene(1).copy()
-    marked[:180, :180] = hazard(180)
-    images = [encode(marked, quality=80), *(encode(scene(i)) for i in range(12))]
-    out = apply_stage(ImageSafety(), batch(*images), Tally())
-    assert out["reason"].to_list() == ["image_unsafe", *[None] * 12]
-    assert out["unsafe_class"][0] == "hazard"
+    assert out["reason"].to_list() == ["image_unsafe"] * 3 + [None] * 3
+    assert out["unsafe_class"].to_list()[:3] == ["hazard"] * 3
+    assert not load_detector("sample").real
     assert "No real detector" in ImageSafety().notices()[0]
 
 
-def test_an_onnx_classifier_by_path(tmp_path: Path) -> None:
-    path = red_is_unsafe(tmp_path)
-    red = np.zeros((200, 200, 3), np.uint8) + np.array((250, 5, 5), np.uint8)
-    red[::7] = 0
-    stage = ImageSafety(detector=f"onnx:{path}")
-    out = apply_stage(stage, batch(encode(red), encode(255 - red)), Tally())
+def redness(path: Path, **description: Any) -> str:
+    """A classifier whose class ``red`` is the mean of its first channel; the recipe's word for it."""
+    import onnx
+    from onnx import TensorProto, helper
+
+    size = description.get("size", 8)
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["x"], ["m"], axes=[2, 3], keepdims=0),
+            helper.make_node("Slice", ["m", "zero", "two", "one"], ["scores"]),
+        ],
+        "redness",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, size, size])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, [1, 2])],
+        [
+            helper.make_tensor("zero", TensorProto.INT64, [1], [0]),
+            helper.make_tensor("two", TensorProto.INT64, [1], [2]),
+            helper.make_tensor("one", TensorProto.INT64, [1], [1]),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    onnx.save(model, str(path))
+    told = {"size": size, "classes": "[red, green]", "unsafe": "[red]", **description}
+    path.with_suffix(".yaml").write_text("".join(f"{k}: {v}\n" for k, v in told.items()), "utf-8")
+    return f"onnx:{path}"
+
+
+def test_an_onnx_classifier_reads_red_green_blue(tmp_path: Path) -> None:
+    spec = redness(tmp_path / "m.onnx")
+    red, blue = jpeg(Image.new("RGB", (200, 200), (255, 0, 0))), jpeg(Image.new("RGB", (200, 200), (0, 0, 255)))
+    out = judged(red, blue, detector=spec)
+    assert out["nsfw"].to_list() == pytest.approx([1.0, 0.0], abs=0.02)
     assert out["reason"].to_list() == ["image_unsafe", None]
+    assert out["unsafe_class"][0] == "red"
+    stage = ImageSafety(detector=spec)
     assert stage.notices() == ()
-    assert len(next(iter(stage.resources().values()))) == 16
+    assert list(stage.resources()) == [spec]
+    other = judged(red, blue, detector=redness(tmp_path / "b.onnx", channels="BGR"))
+    assert other["nsfw"].to_list() == pytest.approx([0.0, 1.0], abs=0.02)
 
 
-def test_wrong_detectors_say_what_to_do(tmp_path: Path) -> None:
-    with pytest.raises(RecipeError, match="expected one of: sample, none, nudenet, onnx:PATH"):
-        load_detector("nsfw")
-    with pytest.raises(RecipeError, match="no file"):
-        load_detector("onnx:nowhere.onnx")
-    path = red_is_unsafe(tmp_path)
-    path.with_suffix(".yaml").write_text("size: 32\nclasses: [green, red]\nunsafe: [blue]\n")
-    with pytest.raises(RecipeError, match=r"unsafe names \['blue'\]"):
-        load_detector(f"onnx:{path}")
-    (tmp_path / "bad.onnx").write_bytes(b"no model")
-    (tmp_path / "bad.yaml").write_text("classes: [a]\nunsafe: [a]\n")
-    with pytest.raises(RecipeError, match="no ONNX model"):
-        load_detector(f"onnx:{tmp_path / 'bad.onnx'}")
+def test_a_crop_sees_the_middle_and_a_large_input_more_than_the_view(tmp_path: Path) -> None:
+    pixels: NDArray[np.uint8] = np.zeros((400, 1000, 3), np.uint8)
+    pixels[:, 300:700, 0] = 255
+    wide = jpeg(Image.fromarray(pixels), 95)
+    assert judged(wide, detector=redness(tmp_path / "c.onnx", crop="true"))["nsfw"][0] > 0.97
+    assert judged(wide, detector=redness(tmp_path / "s.onnx"))["nsfw"][0] == pytest.approx(0.4, abs=0.05)
+    assert judged(wide, detector=redness(tmp_path / "l.onnx", size=384, crop="true"))["nsfw"][0] > 0.97
 
 
-def test_a_blocklist_of_hashes_matches_nearly(tmp_path: Path) -> None:
-    frame = batch(encode(scene(1)), encode(scene(2)), encode(scene(1), quality=60))
-    held = tmp_path / "hashes.txt"
-    held.write_text(f"# mine\n{frame['phash'][0]:016x}\n")
-    out = apply_stage(ImageSafety(detector="none", blocklist=str(held)), frame, Tally())
-    assert out["reason"].to_list() == ["image_blocklisted", None, "image_blocklisted"]
-    (tmp_path / "bad.txt").write_text("xyz\n")
-    with pytest.raises(RecipeError, match=r"bad\.txt:1.*'xyz'"):
-        ImageSafety(detector="none", blocklist=str(tmp_path / "bad.txt")).measure(frame)
+def test_what_is_wrong_with_a_detector_is_said(tmp_path: Path) -> None:
+    for spec, words in (
+        ("onnx:/nowhere/m.onnx", "no file"),
+        ("magic", "expected one of"),
+        (redness(tmp_path / "u.onnx", unsafe="[blue]"), "blue"),
+        (redness(tmp_path / "e.onnx", colour="RGB"), "colour"),
+    ):
+        with pytest.raises(RecipeError, match=words):
+            load_detector(spec)
+    bare = tmp_path / "bare.onnx"
+    bare.write_bytes(b"no model")
+    with pytest.raises(RecipeError, match=r"bare\.yaml"):
+        load_detector(f"onnx:{bare}")
+
+
+def test_a_blocklist_matches_near_hashes(tmp_path: Path) -> None:
+    image = jpeg(stripes(0.0).resize((300, 300)).rotate(0))
+    grain = Image.fromarray(np.random.default_rng(0).integers(0, 255, (12, 12, 3), dtype=np.uint8)).resize((300, 300))
+    rows = pl.DataFrame({"key": ["a", "b"], "image": [jpeg(grain), image]})
+    known = apply_stage(Decode(), rows, Tally())["phash"][0]
+    listed = tmp_path / "block.txt"
+    listed.write_text(f"# our list\n{known ^ 0b101:016x}  # two bits away\n", "utf-8")
+    out = judged(jpeg(grain, 50), image, detector="none", blocklist=str(listed))
+    assert out["reason"].to_list() == ["image_blocklisted", None]
+    assert out["blocklisted"][0] <= 4
+    strict = judged(jpeg(grain), detector="none", blocklist=str(listed), blocklist_bits=1)
+    assert strict["status"].to_list() == [None]
+    listed.write_text("# nothing yet\n", "utf-8")
+    empty = tmp_path / "empty.txt"
+    empty.write_text("# nothing yet\n", "utf-8")
+    assert judged(image, detector="none", blocklist=str(empty))["blocklisted"].to_list() == [None]
+    wrong = tmp_path / "wrong.txt"
+    wrong.write_text("zebra\n", "utf-8")
+    out = judged(image, detector="none", blocklist=str(wrong))
+    assert "zebra" in out["detail"][0]
+
+
+def test_a_damaged_image_fails_alone() -> None:
+    rows = pl.DataFrame({"key": ["a", "b"], "image": [jpeg(stripes(0.0)), b"\xff\xd8\xff"], "image_sha256": ["x", "y"]})
+    out = apply_stage(ImageSafety(), rows, Tally())
+    assert out["status"].to_list() == [None, "failed"]
+    assert out["reason"].to_list() == [None, "image_corrupt"]

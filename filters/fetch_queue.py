@@ -1,0 +1,184 @@
+"""Many transfers at once through one libcurl multi handle per thread: turns, hosts, redirects, retries."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
+from typing import cast
+
+import pycurl
+
+from .transfer import Limits, Outcome, Transfer, blocked_literal
+from .urls import host_of, wire_url
+
+PASSING = frozenset(("timeout_connect", "timeout_read", "reset", "empty", "http_429"))
+"""Causes that may be gone at the next try, with every http_5xx; the others are final."""
+
+LONGEST_WAIT = 30.0
+"""Seconds: a server that asks for a longer pause is not asked again in this run."""
+
+
+@dataclass(eq=False)
+class _Job:
+    """An address on its way: where it stands after redirects, how often it was tried, when it may go on."""
+
+    asked: str
+    url: str
+    hops: list[str] = field(default_factory=list)
+    tries: int = 0
+    not_before: float = 0.0
+    milliseconds: int = 0
+
+
+def fetch_all(urls: Sequence[str], limits: Limits) -> dict[str, Outcome]:
+    """Fetch distinct ``urls``; an outcome for each. Blocks until all are done or given up.
+
+    Which bytes come back depends on the servers alone: order, jitter and reuse of connections change only when.
+    """
+    done: dict[str, Outcome] = {}
+    waiting: list[_Job] = []
+    for url in dict.fromkeys(urls):
+        try:
+            waiting.append(_Job(url, wire_url(url)))
+        except ValueError as error:
+            done[url] = Outcome(error="bad_url", detail=str(error))
+    _Queue(limits, waiting, done).run()
+    return done
+
+
+class _Queue:
+    """The jobs of one batch."""
+
+    def __init__(self, limits: Limits, waiting: list[_Job], done: dict[str, Outcome]) -> None:
+        self._limits, self._waiting, self._done = limits, waiting, done
+        self._running: dict[pycurl.Curl, tuple[Transfer, _Job]] = {}
+        self._hosts: Counter[str] = Counter()
+        self._multi = _multi(limits)
+
+    def run(self) -> None:
+        try:
+            while self._waiting or self._running:
+                self._start()
+                while self._multi.perform()[0] == pycurl.E_CALL_MULTI_PERFORM:
+                    pass
+                self._collect()
+                if self._running:
+                    self._multi.select(min(0.2, self._pause()))
+                elif self._waiting:
+                    time.sleep(self._pause())
+        finally:
+            for curl in self._running:
+                self._multi.remove_handle(curl)
+                curl.close()
+
+    def _pause(self) -> float:
+        """Seconds until the next waiting job may start, if that is what is waited for."""
+        free = [j.not_before for j in self._waiting if self._hosts[host_of(j.url)] < self._limits.per_host]
+        return max(0.0, min(free) - time.monotonic()) if free else 0.2
+
+    def _start(self) -> None:
+        """Start what may start. Hosts' turns are kept here: time in libcurl's own queue would count as connecting."""
+        now, still = time.monotonic(), []
+        for job in self._waiting:
+            host = host_of(job.url)
+            full = len(self._running) >= self._limits.concurrency or self._hosts[host] >= self._limits.per_host
+            if full or job.not_before > now:
+                still.append(job)
+            elif self._limits.proxy and (why := blocked_literal(job.url, self._limits)):
+                self._done[job.asked] = Outcome(error="blocked_address", detail=why)
+            else:
+                job.tries += 1
+                transfer = Transfer(job.url, self._limits)
+                self._running[transfer.curl] = (transfer, job)
+                self._hosts[host] += 1
+                self._multi.add_handle(transfer.curl)
+        self._waiting = still
+
+    def _collect(self) -> None:
+        left = 1
+        while left:
+            left, good, bad = self._multi.info_read()
+            for curl, code, message in [*((c, 0, "") for c in good), *bad]:
+                transfer, job = self._running.pop(curl)
+                self._multi.remove_handle(curl)
+                self._hosts[host_of(job.url)] -= 1
+                self._settle(job, transfer.end(code, message))
+
+    def _settle(self, job: _Job, told: Outcome) -> None:
+        """Note the outcome, or send the job on its way again: to where a redirect points, or after a pause."""
+        job.milliseconds += told.milliseconds
+        told.milliseconds = job.milliseconds
+        if told.redirect is not None:
+            self._redirect(job, told)
+        elif (pause := _wait(told, job.tries, self._limits)) is not None:
+            job.not_before = time.monotonic() + pause
+            self._waiting.append(job)
+        else:
+            self._done[job.asked] = told
+
+    def _redirect(self, job: _Job, told: Outcome) -> None:
+        job.hops.append(job.url)
+        trail = " -> ".join([*job.hops, told.redirect or ""])[:300]
+        try:
+            target = wire_url(told.redirect or "")
+        except ValueError as error:
+            told.error, told.detail = "bad_url", f"redirected: {error}"
+        else:
+            if target in job.hops:
+                told.error, told.detail = "redirect_loop", trail
+            elif len(job.hops) > self._limits.max_redirects:
+                told.error, told.detail = "redirect_loop", f"more than {self._limits.max_redirects} redirects: {trail}"
+            else:
+                job.url, job.tries = target, 0
+                self._waiting.append(job)
+                return
+        self._done[job.asked] = told
+
+
+def _wait(told: Outcome, tries: int, limits: Limits) -> float | None:
+    """Seconds until the next try, or None where there is none."""
+    passing = told.error in PASSING or (told.error or "").startswith("http_5")
+    if not passing or tries > limits.retries:
+        return None
+    asked = seconds_asked(told.retry_after)
+    if asked is not None:
+        return asked if asked <= LONGEST_WAIT else None
+    # Jitter spreads the retries of many workers; what is fetched does not depend on it.
+    return float(min(limits.backoff_seconds * 2 ** (tries - 1) * random.uniform(0.5, 1.5), LONGEST_WAIT))
+
+
+def seconds_asked(retry_after: str | None) -> float | None:
+    """Seconds of a Retry-After header, given as a number or as a date (RFC 9110, 10.2.3); None where unreadable."""
+    if not retry_after:
+        return None
+    if retry_after.isascii() and retry_after.isdigit():
+        return float(retry_after)
+    try:
+        until = parsedate_to_datetime(retry_after)
+    except ValueError:
+        return None
+    until = until if until.tzinfo else until.replace(tzinfo=UTC)
+    return max(0.0, (until - datetime.now(UTC)).total_seconds())
+
+
+_held = threading.local()
+_inherited: list[pycurl.CurlMulti] = []
+
+
+def _multi(limits: Limits) -> pycurl.CurlMulti:
+    """This thread's multi handle: connections and names stay known between batches, and a fork gets a new one."""
+    if getattr(_held, "pid", None) != os.getpid():
+        if hasattr(_held, "multi"):
+            # Closing what a fork inherits would wait for threads that it has not, and end the parent's connections.
+            _inherited.append(_held.multi)
+        _held.pid, _held.multi = os.getpid(), pycurl.CurlMulti()
+    multi = cast(pycurl.CurlMulti, _held.multi)
+    multi.setopt(pycurl.M_MAXCONNECTS, 2 * limits.concurrency)
+    return multi
