@@ -15,8 +15,6 @@ The work is linear in rows whatever the bucket sizes. What comes out is verified
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 
 from .shingles import I64, U32, U64
@@ -48,10 +46,16 @@ def table_pairs(table: int, tables: int, values: U32, image: U64, bits: U32, win
     ``values`` (rows,) is the table's signature value, ``image`` (rows,) the image hash. Equal keys keep
     the order of the rows, so the result is a function of the rows' order and nothing else.
     """
-    rotation = np.uint64(table * BITS // tables)
-    rotated = (image << rotation) | (image >> (np.uint64(BITS) - rotation)) if rotation else image
+    rotated = rotate(image, table * BITS // tables)
     order = np.argsort((values.astype(np.uint64) << np.uint64(32)) | (rotated >> np.uint64(32)), kind="stable")
     return window_pairs(order, values[order], image[order], bits[order], window)
+
+
+def rotate(image: U64, bits: int) -> U64:
+    """Image hashes turned left by ``bits``, so that other bits lead."""
+    if not bits:
+        return image
+    return (image << np.uint64(bits)) | (image >> np.uint64(BITS - bits))
 
 
 def window_pairs(order: I64, bucket: U32 | U64, image: U64, bits: U32, window: int) -> Pairs:
@@ -74,26 +78,11 @@ def window_pairs(order: I64, bucket: U32 | U64, image: U64, bits: U32, window: i
     return np.minimum(a, b), np.maximum(a, b)
 
 
-def all_pairs(
-    signature: U32,
-    image: U64,
-    bits: U32,
-    window: int = WINDOW,
-    verify: Callable[[I64, I64], np.typing.NDArray[np.bool_]] | None = None,
-) -> Pairs:
-    """The distinct pairs of all tables, verified; ``signature`` is (tables, rows).
-
-    Each table's pairs are verified as they come and only the new ones, so memory holds true pairs.
-    """
+def all_pairs(signature: U32, image: U64, bits: U32, window: int = WINDOW) -> Pairs:
+    """The distinct pairs of all tables, in ascending order; ``signature`` is (tables, rows)."""
     tables, rows = signature.shape
-    seen = np.empty(0, dtype=np.uint64)
-    good: list[U64] = []
+    found = np.empty(0, dtype=np.uint64)
     for table in range(tables):
         a, b = table_pairs(table, tables, signature[table], image, bits, window)
-        codes = np.unique(a.astype(np.uint64) * np.uint64(rows) + b.astype(np.uint64))
-        codes = np.setdiff1d(codes, seen, assume_unique=True)
-        seen = np.union1d(seen, codes)
-        a, b = (codes // np.uint64(rows)).astype(np.int64), (codes % np.uint64(rows)).astype(np.int64)
-        good.append(codes[verify(a, b)] if verify is not None else codes)
-    found = np.sort(np.concatenate(good)) if good else seen
-    return (found // np.uint64(rows)).astype(np.int64), (found % np.uint64(rows)).astype(np.int64)
+        found = np.union1d(found, a.astype(np.uint64) * np.uint64(rows) + b.astype(np.uint64))
+    return (found // np.uint64(max(rows, 1))).astype(np.int64), (found % np.uint64(max(rows, 1))).astype(np.int64)

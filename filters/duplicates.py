@@ -15,7 +15,7 @@ then the smallest origin.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -24,14 +24,14 @@ from pydantic import Field
 
 from ..pipeline.columns import with_missing
 from ..pipeline.stage import Phase, StageModel
-from .candidates import WINDOW, all_pairs, allowed_bits
+from .candidates import all_pairs, allowed_bits, table_pairs
 from .cautious import cautious_components
 from .components import components
 from .contrast import telling
 from .image_grid import BYTES, Grids, same_layout
 from .minhash import PERMUTATIONS, signatures
 from .near_captions import CaptionRule, Flags
-from .shingles import I64, U32, U64, fold_column
+from .shingles import I64, U32, U64, Folded, fold_column, mix64
 
 CHUNK = 1 << 16
 RANK = ("score", "pixels", "key", "origin")
@@ -80,51 +80,69 @@ class PairDuplicates(StageModel):
         """The caption side of the rule."""
         return CaptionRule(self.jaccard, self.affix, self.edits, self.contrast)
 
+    def relate(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """``rows`` with duplicate_of and duplicate_kind, detail for those that go; any order in, the same out."""
+        ordered = with_missing(rows, self.reads).with_row_index("_at").sort("key", "origin")
+        return self.settle(ordered, *self.pairs(ordered)).sort("_at").drop("_at")
+
     def pairs(self, rows: pl.DataFrame) -> tuple[I64, I64]:
-        """Row numbers (a, b) of the pairs found to be duplicates; ``rows`` have caption, phash and image_grid."""
-        folded = fold_column(rows["caption"])
-        text, image, grid = folded.text_hash(), rows["phash"].to_numpy(), rows["image_grid"]
-        bits = self.bits(text, grid.is_not_null().to_numpy())
-        rule = self.rule()
+        """Row numbers (a, b), a < b, of candidate pairs among ``rows``, which stand in order of key."""
+        at = np.flatnonzero(rows["phash"].is_not_null().to_numpy())
+        hashed = rows[at]
+        folded = fold_column(hashed["caption"])
+        bits = self.bits(folded.text_hash(), hashed["image_grid"].is_not_null().to_numpy())
+        a, b = all_pairs(signatures(folded, PERMUTATIONS), hashed["phash"].to_numpy(), bits)
+        return at[a], at[b]
 
-        def verify(a: I64, b: I64) -> Flags:
-            good = layouts_agree(grid, a, b)
-            good[good] = rule.near(folded, a[good], b[good], text)
-            return good
+    def spread(self, rows: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pl.DataFrame]]:
+        """For a run on many machines: entries of ``rows`` (with ``node``), by partition.
 
-        return all_pairs(signatures(folded, PERMUTATIONS), image, bits, WINDOW, verify)
+        What ``pairs`` sorts as a whole falls into partitions by table and signature value; ``meet`` finds
+        in each what ``pairs`` finds in all.
+        """
+        hashed = with_missing(rows, self.reads).filter(pl.col("phash").is_not_null())
+        folded = fold_column(hashed["caption"])
+        entries = hashed.select("node", "key", "phash", with_grid=pl.col("image_grid").is_not_null())
+        entries = entries.with_columns(text=pl.Series(folded.text_hash(), dtype=pl.UInt64))
+        for table, values in enumerate(signatures(folded, PERMUTATIONS)):
+            placed = mix64(values.astype(np.uint64) + np.uint64(table << 32)) % np.uint64(partitions)
+            own = entries.with_columns(table=pl.lit(table, pl.UInt8), value=pl.Series(values), _to=pl.Series(placed))
+            for (partition,), some in own.group_by("_to"):
+                yield int(str(partition)), some.drop("_to")
 
-    def groups(self, captions: pl.Series, a: I64, b: I64) -> I64:
-        """(rows,) the component of each row under the edges ``a``, ``b``, as its smallest row number."""
-        if not self.contrast:
-            return components(len(captions), a, b)
+    def meet(self, entries: pl.DataFrame) -> tuple[U64, U64]:
+        """Nodes (a, b) of the candidate pairs of one partition."""
+        found = []
+        for (table,), rows in entries.sort("table", "key").group_by("table", maintain_order=True):
+            bits = self.bits(rows["text"].to_numpy(), rows["with_grid"].to_numpy())
+            number = int(str(table))
+            a, b = table_pairs(number, PERMUTATIONS, rows["value"].to_numpy(), rows["phash"].to_numpy(), bits)
+            node = rows["node"].to_numpy()
+            found.append((node[a], node[b]))
+        return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
+
+    def settle(self, rows: pl.DataFrame, a: I64, b: I64) -> pl.DataFrame:
+        """``rows``, in order of key, with verdicts: candidates (a, b) are verified, the best of a group stays."""
+        good = layouts_agree(rows["image_grid"], a, b)
+        a, b = a[good], b[good]
         nodes, at = np.unique(np.concatenate([a, b]), return_inverse=True)
-        words = telling(fold_column(captions.gather(nodes)))
-        label = np.arange(len(captions))
-        label[nodes] = nodes[cautious_components(len(nodes), at[: len(a)], at[len(a) :], words)]
-        return label
+        folded = fold_column(rows["caption"].gather(nodes))
+        left, right = at[: len(a)], at[len(a) :]
+        good = self.rule().near(folded, left, right)
+        label = np.arange(rows.height)
+        label[nodes] = nodes[self.groups(folded, left[good], right[good])]
+        return mark(rows, pl.Series(label), "pair")
+
+    def groups(self, folded: Folded, a: I64, b: I64) -> I64:
+        """(captions,) the component of each caption's row under the edges ``a``, ``b``, as its smallest row."""
+        rows = len(folded.starts) - 1
+        return cautious_components(rows, a, b, telling(folded)) if self.contrast else components(rows, a, b)
 
     def bits(self, text: U64, with_grid: Flags) -> U32:
         """(rows,) how far each row's image may be from another's; ``text`` are the rows' caption hashes."""
         _, at, counts = np.unique(text, return_inverse=True, return_counts=True)
         shared = counts[at]
         return np.where(with_grid, allowed_bits(shared, self.image_bits), allowed_bits(shared, self.hash_bits))
-
-    def relate(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """``rows`` with duplicate_of and duplicate_kind, detail for those that go; any order in, the same out."""
-        rows = with_missing(with_pixels(rows), ("image_grid",)).with_row_index("_at")
-        hashed = rows.filter(pl.col("phash").is_not_null()).sort("key", "origin")
-        label = self.groups(hashed["caption"], *self.pairs(hashed))
-        found = stays(hashed.select("_at", *RANK).with_columns(group=pl.Series(label)))
-        return (
-            rows.join(found, on="_at", how="left", maintain_order="left")
-            .with_columns(
-                duplicate_of=pl.col("best_key"),
-                duplicate_kind=pl.when(pl.col("best_key").is_not_null()).then(pl.lit("pair")),
-                detail=why_it_stays(),
-            )
-            .drop("_at", "pixels", "best_key", "best_score", "best_pixels", "best_origin")
-        )
 
     def reasons(self) -> Mapping[str, pl.Expr]:
         return {"pair_duplicate": pl.col("duplicate_kind") == "pair"}
@@ -146,34 +164,40 @@ def _matrix(grid: pl.Series) -> Grids:
     return np.frombuffer(b"".join(grid.to_list()), dtype=np.uint8).reshape(-1, BYTES)
 
 
-def with_pixels(rows: pl.DataFrame) -> pl.DataFrame:
-    """``rows`` with ``pixels``: width times height, 0 where unknown."""
-    return rows.with_columns(pixels=(pl.col("width").cast(pl.UInt64) * pl.col("height")).fill_null(0))
-
-
-def stays(rows: pl.DataFrame) -> pl.DataFrame:
-    """For each row that is not the best of its ``group``: ``_at`` and the best row's rank as ``best_…``."""
-    many = rows.filter(pl.len().over("group") > 1)
-    order = many.sort(
+def mark(rows: pl.DataFrame, group: pl.Series, kind: str) -> pl.DataFrame:
+    """``rows`` with duplicate_of, duplicate_kind and detail on all but the best row of each ``group``."""
+    ranked = rows.select(*RANK[:1], pixels=_pixels(), key="key", origin="origin", group=group).with_row_index("_row")
+    order = ranked.filter(pl.len().over("group") > 1).sort(
         pl.col("score").fill_null(float("-inf")).fill_nan(float("-inf")),
-        "pixels",
-        "key",
-        "origin",
+        *RANK[1:],
         descending=[True, True, False, False],
     )
     best = order.unique("group", keep="first", maintain_order=True).select(
-        "group", *(pl.col(c).alias(f"best_{c}") for c in RANK), pl.col("_at").alias("_best")
+        "group", *(pl.col(c).alias(f"best_{c}") for c in RANK), pl.col("_row").alias("_best")
     )
-    return many.join(best, on="group").filter(pl.col("_at") != pl.col("_best")).drop("group", "_best", *RANK)
+    gone = order.join(best, on="group").filter(pl.col("_row") != pl.col("_best"))
+    told = gone.select("_row", "best_key", why=why_it_stays())
+    return (
+        rows.with_row_index("_row")
+        .join(told, on="_row", how="left", maintain_order="left")
+        .with_columns(
+            duplicate_of=pl.col("best_key"),
+            duplicate_kind=pl.when(pl.col("best_key").is_not_null()).then(pl.lit(kind)),
+            detail=pl.coalesce("why", "detail"),
+        )
+        .drop("_row", "best_key", "why")
+    )
+
+
+def _pixels() -> pl.Expr:
+    return (pl.col("width").cast(pl.UInt64) * pl.col("height")).fill_null(0)
 
 
 def why_it_stays() -> pl.Expr:
     """A sentence that says which row stays and what decided: score, pixels, key or origin."""
     score, best = pl.col("score").fill_nan(None), pl.col("best_score").fill_nan(None)
     return (
-        pl.when(pl.col("best_key").is_null())
-        .then(pl.col("detail"))
-        .when(best.is_not_null() & score.is_null())
+        pl.when(best.is_not_null() & score.is_null())
         .then(pl.format("{} stays: it has a score", "best_origin"))
         .when(best > score)
         .then(pl.format("{} stays: score {} > {}", "best_origin", best.round(4), score.round(4)))

@@ -132,6 +132,11 @@ def fold_column(captions: pl.Series) -> Folded:
     return Folded(np.insert(folded[kept], counts[bare], 0), counts + np.concatenate([[0], np.cumsum(lengths == 0)]))
 
 
+def hash_strings(strings: pl.Series) -> U64:
+    """(strings,) 64-bit hash of each string as it is; null counts as ''."""
+    return Folded(*_code_points(strings.fill_null("") + "\n")).text_hash()
+
+
 def _code_points(captions: pl.Series) -> tuple[U32, I64]:
     """Code points of all captions end to end, and where each begins (one more at the end)."""
     starts = np.zeros(len(captions) + 1, dtype=np.int64)
