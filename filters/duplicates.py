@@ -10,7 +10,7 @@ only where both match one that stays:
 
 Rows that match form components that a garbled caption cannot bridge (``cautious``). Of each the row with
 the highest score stays (none counts lowest), then the one with the most pixels, then the smallest key,
-then the smallest origin.
+then the smallest origin; but before all, one that an earlier run put into the index.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import polars as pl
 from pydantic import Field
 
 from ..pipeline.columns import with_missing
+from ..pipeline.index import indexed
 from ..pipeline.stage import Phase, StageModel
 from .candidates import all_pairs, allowed_bits, table_pairs
 from .cautious import cautious_components
@@ -43,7 +44,7 @@ class PairDuplicates(StageModel):
     name: ClassVar[str] = "pair_duplicates"
     adds: ClassVar[tuple[str, ...]] = ("duplicate_of", "duplicate_kind")
     phase: ClassVar[Phase] = "relate"
-    reads: ClassVar[tuple[str, ...]] = ("caption", "phash", "image_grid", "score", "width", "height")
+    reads: ClassVar[tuple[str, ...]] = ("caption", "phash", "image_grid", "score", "width", "height", "duplicate_of")
 
     image_bits: int = Field(
         14,
@@ -75,6 +76,8 @@ class PairDuplicates(StageModel):
     contrast: bool = Field(
         True, description="keep both where the captions differ in a number, colour, side, sex, size or season"
     )
+
+    index: str = Field("", description="directory of an index; pairs that match one it holds are dropped as well")
 
     def rule(self) -> CaptionRule:
         """The caption side of the rule."""
@@ -166,14 +169,26 @@ def _matrix(grid: pl.Series) -> Grids:
 
 def mark(rows: pl.DataFrame, group: pl.Series, kind: str) -> pl.DataFrame:
     """``rows`` with duplicate_of, duplicate_kind and detail on all but the best row of each ``group``."""
-    ranked = rows.select(*RANK[:1], pixels=_pixels(), key="key", origin="origin", group=group).with_row_index("_row")
-    order = ranked.filter(pl.len().over("group") > 1).sort(
-        pl.col("score").fill_null(float("-inf")).fill_nan(float("-inf")),
-        *RANK[1:],
-        descending=[True, True, False, False],
+    ranked = with_missing(rows, ("unit", "duplicate_of", *RANK[:1])).select(
+        *("score", "key", "origin"),
+        pixels=_pixels(),
+        group=group,
+        held=indexed(),
+        copy=pl.col("duplicate_of").is_not_null(),
+    )
+    order = (
+        ranked.with_row_index("_row")
+        .filter(pl.len().over("group") > 1)
+        .sort(
+            ~pl.col("held"),
+            "copy",
+            pl.col("score").fill_null(float("-inf")).fill_nan(float("-inf")),
+            *RANK[1:],
+            descending=[False, False, True, True, False, False],
+        )
     )
     best = order.unique("group", keep="first", maintain_order=True).select(
-        "group", *(pl.col(c).alias(f"best_{c}") for c in RANK), pl.col("_row").alias("_best")
+        "group", *(pl.col(c).alias(f"best_{c}") for c in (*RANK, "held")), pl.col("_row").alias("_best")
     )
     gone = order.join(best, on="group").filter(pl.col("_row") != pl.col("_best"))
     told = gone.select("_row", "best_key", why=why_it_stays())
@@ -197,7 +212,9 @@ def why_it_stays() -> pl.Expr:
     """A sentence that says which row stays and what decided: score, pixels, key or origin."""
     score, best = pl.col("score").fill_nan(None), pl.col("best_score").fill_nan(None)
     return (
-        pl.when(best.is_not_null() & score.is_null())
+        pl.when(pl.col("best_held"))
+        .then(pl.format("{} stays: an earlier run kept it", "best_origin"))
+        .when(best.is_not_null() & score.is_null())
         .then(pl.format("{} stays: it has a score", "best_origin"))
         .when(best > score)
         .then(pl.format("{} stays: score {} > {}", "best_origin", best.round(4), score.round(4)))

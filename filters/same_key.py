@@ -1,7 +1,8 @@
 """One pair per key: shard members are named by it.
 
 Pairs of one key have the same image (URL or bytes) and the same raw caption. The one with the smallest
-origin stays, so the choice does not depend on how the input was cut into units.
+origin stays (one that an earlier run put into the index before all), so the choice does not depend on how
+the input was cut into units.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import ClassVar
 import numpy as np
 import polars as pl
 
+from ..pipeline.index import indexed
 from ..pipeline.stage import Phase, StageModel
 from .shingles import I64, U64, hash_strings
 
@@ -29,7 +31,7 @@ class SameKey(StageModel):
         several = rows.select("_at", "key", "origin", "unit", "ordinal").filter(pl.col("key").is_duplicated())
         first = pl.col("_at").first().over("key")
         second = (
-            several.sort("origin", "unit", "ordinal")
+            several.sort(~indexed(), "origin", "unit", "ordinal")
             .with_columns(_first=first, stays=pl.col("origin").first().over("key"))
             .filter(pl.col("_at") != pl.col("_first"))
             .select("_at", "stays")

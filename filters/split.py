@@ -9,7 +9,7 @@ another split). Where even that must not happen, a run against an index keeps th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -17,6 +17,7 @@ import polars as pl
 from pydantic import Field, model_validator
 
 from ..pipeline.columns import with_missing
+from ..pipeline.index import indexed
 from ..pipeline.stage import Phase, StageModel
 from .components import components
 from .near_images import block_masks, image_pairs
@@ -24,12 +25,12 @@ from .shingles import I64, U64, fold_column, hash_strings, mix64
 
 
 class Split(StageModel):
-    """Writes ``cluster`` and ``split``; drops nothing."""
+    """Writes ``cluster`` and ``split``; drops only what stands between the splits of earlier runs."""
 
     name: ClassVar[str] = "split"
     adds: ClassVar[tuple[str, ...]] = ("cluster", "split")
     phase: ClassVar[Phase] = "relate"
-    reads: ClassVar[tuple[str, ...]] = ("caption", "phash", "page_url")
+    reads: ClassVar[tuple[str, ...]] = ("caption", "phash", "page_url", "cluster", "split")
 
     val: float = Field(
         0.01, ge=0, lt=1, description="share of clusters in val (a choice: 1 % of 100,000 pairs is 1,000)"
@@ -45,6 +46,8 @@ class Split(StageModel):
     by_caption: bool = Field(False, description="pairs with the same folded caption share a cluster")
     by_page: bool = Field(False, description="pairs of one page share a cluster")
     seed: int = Field(0, description="key of the hash that turns a cluster's name into its split")
+
+    index: str = Field("", description="directory of an index; pairs near one it holds take its cluster and split")
 
     @model_validator(mode="after")
     def _room_for_train(self) -> Split:
@@ -91,9 +94,27 @@ class Split(StageModel):
         return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
 
     def settle(self, rows: pl.DataFrame, a: I64, b: I64) -> pl.DataFrame:
-        """``rows``, in order of key, with cluster and split, where (a, b) share a cluster."""
-        cluster = rows["key"].gather(components(rows.height, a, b))
-        return rows.with_columns(cluster=cluster, split=self.split_of(cluster))
+        """``rows``, in order of key, with cluster and split, where (a, b) share a cluster.
+
+        A cluster with indexed pairs keeps their cluster's name and split; where they stand in several
+        splits, the new pairs between them get none.
+        """
+        label = pl.Series("label", components(rows.height, a, b))
+        held = with_missing(rows, ("unit", "cluster", "split")).select("cluster", "split", held=indexed())
+        held = held.with_columns(label).filter(pl.col("held"))
+        known = held.group_by("label").agg(pl.col("cluster", "split").min(), several=pl.col("split").n_unique() > 1)
+        found = rows.select(name=pl.col("key").gather(label)).with_columns(label)
+        found = found.join(known, on="label", how="left", maintain_order="left")
+        cluster = found.select(pl.coalesce("cluster", "name")).to_series()
+        fresh = pl.DataFrame({"several": found["several"], "known": found["split"], "fresh": self.split_of(cluster)})
+        split = fresh.select(pl.when(~pl.col("several").fill_null(False)).then(pl.coalesce("known", "fresh")))
+        told = pl.lit("it is near pairs that earlier runs put into different splits")
+        return rows.with_columns(cluster=cluster, split=split.to_series()).with_columns(
+            detail=pl.when(pl.col("split").is_null()).then(told).otherwise("detail")
+        )
+
+    def reasons(self) -> Mapping[str, pl.Expr]:
+        return {"straddles_splits": pl.col("split").is_null()}
 
     def _shared(self, rows: pl.DataFrame) -> list[pl.Series]:
         """Columns of hashes whose equal values share a cluster; null joins nothing."""

@@ -18,6 +18,7 @@ import polars as pl
 from ..filters.same_key import SameKey
 from . import files
 from .columns import COLUMNS, with_missing
+from .index import indexed, pair_files
 from .stage import StageModel, Tally, judge
 
 BASE = ("unit", "ordinal", "key", "origin", "status", "stage", "reason", "detail")
@@ -65,20 +66,23 @@ def relate(
 
         spread = options is not None and not is_local(options)
     parts = sorted(parts)
+    known = [path for index in sorted({getattr(s, "index", "") for s in stages} - {""}) for path in pair_files(index)]
     state = tuple(dict.fromkeys([*STATE, *(c for s in stages for c in s.adds)]))
-    times = _spread(parts, steps, out, state, options) if spread else _here(parts, steps, out, state)
+    times = _spread(parts, known, steps, out, state, options) if spread else _here(parts, known, steps, out, state)
     return _count(parts, steps, out, times)
 
 
-def _here(parts: Sequence[str], steps: Sequence[StageModel], out: str, state: tuple[str, ...]) -> dict[str, int]:
-    """All rows in this process; microseconds per stage."""
-    rows = read_light(parts, steps)
+def _here(
+    parts: Sequence[str], known: Sequence[str], steps: Sequence[StageModel], out: str, state: tuple[str, ...]
+) -> dict[str, int]:
+    """All rows in this process, with those of index files; microseconds per stage."""
+    rows = read_light([*parts, *known], steps)
     times = {}
     for stage in steps:
         started = time.perf_counter()
         alive, rest = rows.filter(pl.col("status").is_null()), rows.filter(pl.col("status").is_not_null())
         if alive.height:
-            rows = judge(stage, stage.relate(alive))  # type: ignore[attr-defined]
+            rows = judged(stage, alive, stage.relate(alive))  # type: ignore[attr-defined]
             rows = pl.concat([rows, rest], how="diagonal_relaxed") if rest.height else rows
         times[stage.name] = int((time.perf_counter() - started) * 1e6)
     by_unit = rows.partition_by("unit", as_dict=True)
@@ -88,8 +92,19 @@ def _here(parts: Sequence[str], steps: Sequence[StageModel], out: str, state: tu
     return times
 
 
+def judged(stage: StageModel, before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+    """The stage's verdicts on ``after``; rows of an index stay as they were ``before``, so that all stages see them."""
+    new = judge(stage, after.filter(~indexed()))
+    return pl.concat([new, before.filter(indexed())], how="diagonal_relaxed")
+
+
 def _spread(
-    parts: Sequence[str], steps: Sequence[StageModel], out: str, state: tuple[str, ...], options: Any
+    parts: Sequence[str],
+    known: Sequence[str],
+    steps: Sequence[StageModel],
+    out: str,
+    state: tuple[str, ...],
+    options: Any,
 ) -> dict[str, int]:
     """Stage by stage over Beam; microseconds per stage."""
     from .relate_beam import Place, publish_units, relate_stage
@@ -99,8 +114,8 @@ def _spread(
     before, times = None, {}
     for number, stage in enumerate(steps):
         started = time.perf_counter()
-        columns = tuple(dict.fromkeys([*BASE, *getattr(stage, "reads", ())]))
-        place = Place(tuple(parts), before, files.join(work, f"{number}-{stage.name}"), columns)
+        columns = tuple(dict.fromkeys([*BASE, *STATE, *getattr(stage, "reads", ())]))
+        place = Place((*parts, *known), before, files.join(work, f"{number}-{stage.name}"), columns)
         relate_stage(stage, place, state, options)
         before = place.own
         times[stage.name] = int((time.perf_counter() - started) * 1e6)

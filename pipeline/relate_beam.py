@@ -26,8 +26,8 @@ from ..filters.components import components
 from . import batch as _coder  # noqa: F401  (registers the coder of batches)
 from . import beam_run, files
 from .columns import with_missing
-from .relate import publish, read_columns, unit_name
-from .stage import StageModel, judge
+from .relate import judged, publish, read_columns, unit_name
+from .stage import StageModel
 
 KEYED = tuple[int, pl.DataFrame]
 UNIT = 1 << 32
@@ -202,12 +202,12 @@ class _Finish(beam.DoFn):
         rows = self.place.rows(number)
         alive, done = rows.filter(pl.col("status").is_null()), [rows.filter(pl.col("status").is_not_null())]
         if alive.height:
-            done.append(judge(self.stage, self._judged(number, alive)))
+            done.append(judged(self.stage, alive, self._related(number, alive)))
         unit = unit_name(self.place.parts[number])
         told = with_missing(pl.concat(done, how="diagonal_relaxed"), self.state).select("ordinal", *self.state)
         files.write_parquet(files.join(self.place.own, f"{unit}.parquet"), told.sort("ordinal"))
 
-    def _judged(self, number: int, alive: pl.DataFrame) -> pl.DataFrame:
+    def _related(self, number: int, alive: pl.DataFrame) -> pl.DataFrame:
         if not isinstance(self.stage, SpreadStage):
             return cast(Callable[[pl.DataFrame], pl.DataFrame], self.stage.relate)(alive)  # type: ignore[attr-defined]
         folder = files.join(self.place.own, "settled", str(number))
