@@ -47,7 +47,7 @@ def add(index: str, run: str, parts: Sequence[str], related: Sequence[str]) -> i
     """
     if not re.fullmatch(r"[\w.-]{1,100}", run):
         raise UsageError(f"an index names its runs by letters, digits, '.', '_' and '-'; given {run!r}")
-    told = _told(index) if files.exists(_head(index)) else {"version": VERSION, "runs": {}}
+    told = _told(index) if files.exists(_head(index)) else _new()
     frames = [_pairs(part, other) for part, other in zip(parts, related, strict=True)]
     empty = pl.DataFrame(schema={c: COLUMNS[c].dtype for c in COLUMNS_HELD})
     rows = pl.concat([empty, *frames]).sort("key", "origin")
@@ -71,7 +71,7 @@ def pair_files(index: str) -> list[str]:
 
 def merge(index: str, other: str) -> int:
     """Take the runs of ``other`` into ``index``; how many there are. A run that both hold must be the same."""
-    ours = _told(index) if files.exists(_head(index)) else {"version": VERSION, "runs": {}}
+    ours = _told(index) if files.exists(_head(index)) else _new()
     theirs = _told(other)["runs"]
     for run, counts in sorted(theirs.items()):
         data = files.read_bytes(_file(other, run))
@@ -102,6 +102,10 @@ def _head(index: str) -> str:
 
 def _file(index: str, run: str) -> str:
     return files.join(index, f"pairs-{run}.parquet")
+
+
+def _new() -> dict[str, Any]:
+    return {"version": VERSION, "runs": {}}
 
 
 def _told(index: str) -> dict[str, Any]:

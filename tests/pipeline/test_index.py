@@ -45,11 +45,8 @@ def run(folder: Path, units: dict[str, list[dict[str, Any]]], at: str = "", spre
     parts = [unit(folder, name, rows) for name, rows in units.items()]
     stages = [PairDuplicates(index=at), Split(val=0.3, test=0.3, index=at)]
     relate(parts, stages, str(folder), pipeline_options(), spread=spread)
-    told = [
-        pl.read_parquet(p).select("unit", "ordinal", "key").join(pl.read_parquet(_related(p)), on=["unit", "ordinal"])
-        for p in parts
-    ]
-    return pl.concat(told).sort("key")
+    keys = pl.concat(pl.read_parquet(p, columns=["unit", "ordinal", "key"]) for p in parts)
+    return keys.join(pl.concat(pl.read_parquet(_related(p)) for p in parts), on=["unit", "ordinal"]).sort("key")
 
 
 def _related(part: str) -> str:
@@ -89,7 +86,7 @@ def test_new_pairs_take_the_split_of_their_cluster_and_none_bridges_two(tmp_path
         {"key": f"{i:032x}", "origin": str(i), "caption": f"{WORDS[i]}的照片", "phash": h}
         for i, h in enumerate((near, far))
     ]
-    between = {"key": "0" * 32, "origin": "n", "caption": "另外一句完全不同的话", "phash": PHOTOS[0] ^ 0b111}
+    between = {"key": "e" * 32, "origin": "n", "caption": "另外一句完全不同的话", "phash": PHOTOS[0] ^ 0b111}
     beside = {"key": "f" * 32, "origin": "m", "caption": "又一句毫不相干的说明", "phash": near ^ (0b11 << 60)}
     first = run(tmp_path / "first", {"a": old})
     put(str(tmp_path / "index"), "first", tmp_path / "first")
