@@ -1,99 +1,101 @@
-"""Decodes each image once, measures it and drops what is no use: broken, too small, too long, moving.
+"""Decode every image once: is it whole, what size is it, and what do its pixels look like.
 
-Order matters: the header's size is judged before any pixel is decoded.
+Drops what is no decodable image, decompression bombs, damaged files, animations, images that are too
+small and images that are too long. All measures come from one decode at the viewing size.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
-from functools import cache
-from typing import Any, ClassVar
+from dataclasses import dataclass
+from typing import ClassVar
 
-import cv2
 import polars as pl
 from pydantic import Field
 
+from ..pipeline.columns import COLUMNS
 from ..pipeline.stage import StageModel, operational, threshold
-from .image_measures import SHORTER, measure
-from .pixels import Undecodable, decode, read_header
+from . import image_kind
+from .image_header import BadImage
+from .image_measures import measure
+from .images import MAX_PIXELS, map_images, view
 
-FIELDS = (
-    *("image_sha256", "format", "width", "height", "frames", "decode_error"),
-    *("phash", "sharpness", "image_entropy", "saturation", "detail"),
-)
+
+@dataclass
+class Look:
+    """What ``look`` finds in one file; None where it did not get that far."""
+
+    image_sha256: str
+    format: str | None = None
+    width: int | None = None
+    height: int | None = None
+    frames: int | None = None
+    decode_error: str | None = None
+    phash: int | None = None
+    sharpness: float | None = None
+    image_entropy: float | None = None
+    saturation: float | None = None
+
+
+def look(data: bytes, max_pixels: int) -> Look:
+    """Header, then pixels, then measures of one file; damage is a value here, never an exception."""
+    found = Look(hashlib.sha256(data).hexdigest(), image_kind.sniff(data))
+    try:
+        header, seen = view(found.image_sha256, data, max_pixels)
+    except BadImage as error:
+        found.decode_error = f"{error.kind}: {error.message}"
+        found.width, found.height = error.size or (None, None)
+        return found
+    found.width, found.height = header.upright()
+    found.frames = header.frames
+    found.phash, found.sharpness, found.image_entropy, found.saturation = measure(seen)
+    return found
 
 
 class Decode(StageModel):
-    """Reads the image's header and pixels, measures them, and drops broken, tiny, extreme or moving images."""
+    """Decodes and measures images; drops damaged, dangerous, animated, small and overlong ones."""
 
     name: ClassVar[str] = "decode"
-    adds: ClassVar[tuple[str, ...]] = FIELDS[:-1]
+    adds: ClassVar[tuple[str, ...]] = tuple(Look.__annotations__)
     on_images: ClassVar[bool] = True
 
-    max_pixels: int = Field(64_000_000, gt=0, description="pixels; a header that claims more is a bomb (64 MP cameras)")
+    max_pixels: int = Field(
+        MAX_PIXELS,
+        gt=0,
+        description="pixels; a header that claims more is a bomb (64 MP cameras)",
+    )
     shorter_side: int = threshold(100, "pixels; a shorter side below drops (Zero: both sides > 100)", ge=1)
     max_aspect: float = threshold(3.0, "longer over shorter side; more drops (Wukong, DanQing: 1/3 to 3)", ge=1)
     min_entropy: float = threshold(0.0, "bits of the grey histogram; less drops (DanQing: 3)", ge=0)
-    min_sharpness: float = threshold(0.0, "variance of the Laplacian; less drops", ge=0)
+    min_sharpness: float = threshold(0.0, "variance of the Laplacian at the viewing size; less drops", ge=0)
     allow_animated: bool = threshold(False, "keep the first frame of moving images")
     threads: int = operational(2, "decoding threads per process", ge=1)
 
     def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
-        rows = list(_pool(self.threads).map(self._one, batch["image"].to_list()))
-        schema = {"image_sha256": pl.String, "format": pl.String, "width": pl.UInt32, "height": pl.UInt32}
-        schema |= {"frames": pl.UInt32, "decode_error": pl.String, "phash": pl.UInt64, "sharpness": pl.Float32}
-        schema |= {"image_entropy": pl.Float32, "saturation": pl.Float32, "detail": pl.String}
-        told = pl.DataFrame(rows, schema=schema, orient="row")
-        return batch.drop("detail", strict=False).hstack(told)
+        """One ``Look`` per image; a row without bytes fails."""
+        images = batch["image"].to_list()
+        looks = map_images(lambda data: None if data is None else look(data, self.max_pixels), images, self.threads)
+        found = {name: [getattr(one, name, None) for one in looks] for name in self.adds}
+        return batch.with_columns(
+            *(pl.Series(name, values, dtype=COLUMNS[name].dtype) for name, values in found.items()),
+            failure=pl.when(pl.col("image").is_null()).then(pl.lit("image_missing")),
+        ).with_columns(
+            detail=pl.when(pl.col("image").is_null())
+            .then(pl.lit("the pair reached decode without image bytes: put fetch before it in the recipe"))
+            .otherwise(pl.coalesce("decode_error", pl.lit(None, dtype=pl.String)))
+        )
 
     def reasons(self) -> Mapping[str, pl.Expr]:
+        error = pl.col("decode_error").str
         short, long = pl.min_horizontal("width", "height"), pl.max_horizontal("width", "height")
-        error = pl.col("decode_error")
         return {
-            "image_missing": error == "image_missing",
-            "image_bomb": error == "image_bomb",
-            "image_unsupported": error == "image_unsupported",
+            "image_unsupported": error.starts_with("unsupported:"),
+            "image_bomb": error.starts_with("bomb:"),
+            "image_corrupt": error.starts_with("corrupt:"),
             "image_animated": (pl.col("frames") > 1) & pl.lit(not self.allow_animated),
             "image_too_small": short < self.shorter_side,
-            "image_bad_aspect": long > self.max_aspect * short,
-            "image_corrupt": error == "image_corrupt",
+            "image_bad_aspect": long > short * self.max_aspect,
             "image_flat": pl.col("image_entropy") < self.min_entropy,
             "image_blurred": pl.col("sharpness") < self.min_sharpness,
         }
-
-    def _one(self, data: bytes | None) -> tuple[Any, ...]:
-        """One row of ``FIELDS``."""
-        if not data:
-            return (
-                (None,) * 5
-                + ("image_missing",)
-                + (None,) * 4
-                + ("the pair has no image bytes; is fetch in the recipe?",)
-            )
-        digest = hashlib.sha256(data).hexdigest()
-        try:
-            header = read_header(data, self.max_pixels)
-        except Undecodable as error:
-            return (digest, None, None, None, None, error.reason, None, None, None, None, str(error))
-        head = (digest, header.kind, header.width, header.height, header.frames)
-        try:
-            seen = measure(decode(data, header, SHORTER))
-        except Undecodable as error:
-            return (*head, error.reason, None, None, None, None, str(error))
-        return (
-            *head,
-            None,
-            seen.phash,
-            round(seen.sharpness, 2),
-            round(seen.image_entropy, 4),
-            round(seen.saturation, 4),
-            None,
-        )
-
-
-@cache
-def _pool(threads: int) -> ThreadPoolExecutor:
-    cv2.setNumThreads(1)  # one image a thread; OpenCV's own threads would fight with these
-    return ThreadPoolExecutor(threads, thread_name_prefix="decode")

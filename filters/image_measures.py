@@ -1,45 +1,40 @@
-"""Measures of a picture at a small size: sharpness, entropy, saturation."""
+"""Measures of one image's pixels, taken at the viewing size of ``pixels.py``."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
-import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from .phash import phash
-
-SHORTER = 256
-"""Shorter side at which measures are taken: one scale for all images, so that thresholds mean one thing."""
+from .pixels import Pixels, cv
 
 
-@dataclass(frozen=True)
-class Measures:
-    """What is measured on one picture; the names are those of the ledger's columns."""
+class Measures(NamedTuple):
+    """``sharpness`` in squared grey levels, ``entropy`` in bits (0 to 8), ``saturation`` as a share (0 to 1)."""
 
     phash: int
     sharpness: float
-    image_entropy: float
+    entropy: float
     saturation: float
 
 
-def measure(pixels: NDArray[np.uint8]) -> Measures:
-    """Measures of RGB pixels (h, w, 3).
+def measure(pixels: Pixels) -> Measures:
+    """All measures of one image, in one pass over its grey and its HSV form.
 
-    Sharpness is the variance of the Laplacian (Pech-Pacheco et al. 2000; DanQing drops below a bound), entropy
-    that of the grey histogram in bits (DanQing: at least 3), saturation the mean of HSV's S.
+    Sharpness is the variance of the 3 x 3 Laplacian (Pech-Pacheco and others, ICPR 2000); entropy is
+    Shannon's, of the 256-bin grey histogram; saturation is the mean S of HSV. Values are rounded to
+    four decimals so that no decision hangs on the last bit.
     """
-    scale = SHORTER / min(pixels.shape[:2])
-    if scale < 1:
-        size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
-    grey = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    share = np.bincount(grey.ravel(), minlength=256) / grey.size
-    share = share[share > 0]
+    cv2 = cv()
+    grey = cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY)
+    deviation = cv2.meanStdDev(cv2.Laplacian(grey, cv2.CV_16S))[1][0, 0]
+    counts = np.bincount(grey.ravel(), minlength=256)
+    share = counts[counts > 0] / grey.size
+    saturation = cv2.mean(cv2.cvtColor(pixels, cv2.COLOR_BGR2HSV))[1] / 255
     return Measures(
-        phash=phash(grey.astype(np.uint8, copy=False)),
-        sharpness=float(cv2.Laplacian(grey, cv2.CV_32F).var()),
-        image_entropy=float(-(share * np.log2(share)).sum()),
-        saturation=float(cv2.cvtColor(pixels, cv2.COLOR_RGB2HSV)[..., 1].mean() / 255),
+        phash(grey),
+        round(float(deviation) ** 2, 4),
+        abs(round(float(-(share * np.log2(share)).sum()), 4)),
+        round(float(saturation), 4),
     )

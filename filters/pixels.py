@@ -1,148 +1,125 @@
-"""From file bytes to pixels: header first, decode at the size needed, memory bounded.
+"""From a file's bytes to upright 8-bit pixels at the size that is needed, whatever the file is.
 
-OpenCV reads the common kinds (its JPEG decoder shrinks while it loads); Pillow reads the rest. The
-size in the header is checked before any pixel is decoded, so a small file that claims 30,000 x 30,000
-pixels costs nothing.
+JPEG, PNG and WebP are decoded by OpenCV in this process (the bulk of the web); every other kind, CMYK
+and foreign colour profiles go to Pillow in an isolated process (``isolated.py``). OpenCV is used
+without its own threads: the stages run one thread per image.
 """
 
 from __future__ import annotations
 
-import io
-import re
-import warnings
-from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
 
-from .sniff import image_kind
+from . import image_header, image_kind
+from .image_header import BadImage, Header, check_pixels
 
 Pixels = NDArray[np.uint8]
+"""(height, width, 3), blue-green-red, upright, transparency laid over white."""
 
-ORIENTATION = 0x0112
-_FAST = frozenset(("jpeg", "png", "webp", "bmp"))
-Image.MAX_IMAGE_PIXELS = None  # the limit is ours, by the header, and gives a reason instead of an exception
-
-
-class Undecodable(Exception):
-    """An image that cannot be decoded; ``reason`` is image_corrupt, image_bomb or image_unsupported."""
-
-    def __init__(self, reason: str, detail: str) -> None:
-        super().__init__(detail)
-        self.reason = reason
+IN_PROCESS = frozenset(("jpeg", "png", "webp"))
+ISOLATED = frozenset(("gif", "bmp", "tiff", "avif", "jp2", "ico"))
 
 
-@dataclass(frozen=True)
-class Header:
-    """What the header says; width and height as a viewer shows them (orientation applied)."""
+@lru_cache(maxsize=1)
+def cv() -> Any:
+    """OpenCV, quiet and single-threaded."""
+    import cv2
 
-    kind: str
-    width: int
-    height: int
-    frames: int
-    mode: str
-    orientation: int
+    cv2.setNumThreads(1)
+    cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+    return cv2
 
 
-def read_header(data: bytes, max_pixels: int) -> Header:
-    """The header of an image; ``Undecodable`` where there is none or it claims more than ``max_pixels``."""
-    kind = image_kind(data)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                width, height = image.size
-                if width * height > max_pixels:
-                    told = f"{width} x {height} pixels claimed by {len(data)} bytes; at most {max_pixels} are decoded"
-                    raise Undecodable("image_bomb", told)
-                frames = int(getattr(image, "n_frames", 1)) if kind in ("gif", "webp", "png", "avif", "tiff") else 1
-                turned = _orientation(image)
-                kind = kind or (image.format or "").lower()
-                mode = image.mode
-    except Undecodable:
-        raise
-    except Exception as error:  # Pillow's plugins raise almost anything on hostile files
-        reason = "image_unsupported" if kind in (None, "svg", "jxl", "heif", "psd") else "image_corrupt"
-        raise Undecodable(reason, f"{kind or 'unknown kind'}: {_words(error)}; begins with {data[:8]!r}") from None
-    if width < 1 or height < 1:
-        raise Undecodable("image_corrupt", f"{width} x {height} pixels")
-    if turned >= 5:
-        width, height = height, width
-    return Header(kind or "unknown", width, height, frames, mode, turned)
+def kind_of(data: bytes) -> str:
+    """The kind of a file that can be decoded; BadImage (``unsupported``, ``corrupt``) says why not."""
+    if not data:
+        raise BadImage("corrupt", "the file is empty")
+    kind = image_kind.sniff(data)
+    if kind in IN_PROCESS or kind in ISOLATED:
+        return str(kind)
+    known = ", ".join(sorted(IN_PROCESS | ISOLATED))
+    what = f"{kind} content" if kind else f"no known signature in {data[:8].hex()}"
+    raise BadImage("unsupported", f"{what}; decoded are {known}")
 
 
-def _words(error: Exception) -> str:
-    """The error in words, without memory addresses: the ledger of two runs must be equal."""
-    return re.sub(r" at 0x[0-9a-f]+", "", f"{type(error).__name__}: {error}")[:300]
+def read_header(data: bytes, kind: str, max_pixels: int) -> Header:
+    """The header of an image that is decoded in this process; bombs are refused first, then damage."""
+    header = image_header.read(data, kind)
+    check_pixels(*header.upright(), max_pixels)
+    return header
 
 
-def _orientation(image: Image.Image) -> int:
-    try:
-        value = image.getexif().get(ORIENTATION, 1)
-    except Exception:  # a broken EXIF block says nothing about the pixels
-        return 1
-    return value if isinstance(value, int) and 1 <= value <= 8 else 1
+def decode(data: bytes, header: Header, short: int, long: int) -> Pixels | None:
+    """Pixels of a ``jpeg``, ``png`` or ``webp``, shrunk while they are decoded where the codec can.
 
-
-def decode(data: bytes, header: Header, shorter: int = 0) -> Pixels:
-    """RGB pixels (h, w, 3), upright, transparency on white; with ``shorter`` at least that short side, cheaply.
-
-    Raises ``Undecodable`` where the data is broken or cut short.
+    The result fits ``short`` on its shorter and ``long`` on its longer side; it is never enlarged.
+    None where OpenCV refuses the data: Pillow then says why, or reads it after all.
     """
-    shrink = 1
-    if shorter and header.kind == "jpeg":
-        while shrink < 8 and min(header.width, header.height) // (2 * shrink) >= shorter:
-            shrink *= 2
-    if header.kind in _FAST and header.frames == 1 and header.mode in ("RGB", "L") and _complete(data, header.kind):
+    cv2 = cv()
+    if header.format == "jpeg":
         flag = {1: cv2.IMREAD_COLOR, 2: cv2.IMREAD_REDUCED_COLOR_2, 4: cv2.IMREAD_REDUCED_COLOR_4}.get(
-            shrink, cv2.IMREAD_REDUCED_COLOR_8
+            reduction(header.width, header.height, short, long), cv2.IMREAD_REDUCED_COLOR_8
         )
-        try:
-            # OpenCV turns the picture upright itself, by the same EXIF tag.
-            pixels = cv2.imdecode(np.frombuffer(data, np.uint8), flag)
-        except cv2.error as error:
-            raise Undecodable("image_corrupt", str(error)[:300]) from None
-        if pixels is not None:
-            return cv2.cvtColor(pixels, cv2.COLOR_BGR2RGB).astype(np.uint8, copy=False)
-    return _by_pillow(data, shrink, header)
-
-
-def _complete(data: bytes, kind: str) -> bool:
-    """Whether the file has its end: OpenCV fills what is missing with grey and says nothing."""
-    if kind == "jpeg":
-        return data.rfind(b"\xff\xd9", max(0, len(data) - 65536)) > 0
-    if kind == "png":
-        return b"IEND" in data[-64:]
-    if kind == "webp":
-        return len(data) >= int.from_bytes(data[4:8], "little") + 8
-    return True
-
-
-def _by_pillow(data: bytes, shrink: int, header: Header) -> Pixels:
+    else:
+        flag = cv2.IMREAD_UNCHANGED if header.alpha else cv2.IMREAD_COLOR
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data)) as image:
-                if shrink > 1:
-                    image.draft("RGB", (image.width // shrink, image.height // shrink))
-                image.load()
-                return np.asarray(_rgb(ImageOps.exif_transpose(image)), np.uint8)
-    except Exception as error:  # as above: whatever a decoder raises, this image is broken
-        raise Undecodable("image_corrupt", f"{header.kind}: {_words(error)}") from None
+        raw = cv2.imdecode(np.frombuffer(data, np.uint8), flag | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error:
+        return None
+    if raw is None:
+        return None
+    return upright(shrink(flatten(raw), short, long), header.orientation)
 
 
-def _rgb(image: Image.Image) -> Image.Image:
-    """Any mode as RGB: 16-bit scaled down, CMYK through its own conversion, transparency on white."""
-    if image.mode in ("I;16", "I;16B", "I;16L", "I", "F"):
-        values = np.asarray(image, np.float64)
-        low, high = 0.0, 65535.0 if image.mode.startswith("I;16") else float(values.max() or 1)
-        grey = np.clip((values - low) / max(1e-9, high - low) * 255, 0, 255).astype(np.uint8)
-        return Image.fromarray(grey).convert("RGB")
-    if image.mode in ("RGBA", "LA", "PA", "La", "RGBa") or "transparency" in image.info:
-        layer: Any = image.convert("RGBA")
-        ground = Image.new("RGBA", layer.size, (255, 255, 255, 255))
-        return Image.alpha_composite(ground, layer).convert("RGB")
-    return image.convert("RGB")
+def reduction(width: int, height: int, short: int, long: int) -> int:
+    """The largest of 8, 4, 2, 1 by which the codec may divide both sides and still be at least as large as needed."""
+    scale = fit(width, height, short, long)
+    return next((by for by in (8, 4, 2) if scale * by <= 1), 1)
+
+
+def fit(width: int, height: int, short: int, long: int) -> float:
+    """The factor, at most 1, that brings the shorter side to ``short`` and the longer to ``long`` or below."""
+    return min(1.0, short / min(width, height), long / max(width, height))
+
+
+def shrink(pixels: Pixels, short: int, long: int) -> Pixels:
+    """Area-averaged to fit; the same array where it fits already."""
+    height, width = pixels.shape[:2]
+    scale = fit(width, height, short, long)
+    if scale == 1:
+        return pixels
+    size = (max(1, round(width * scale)), max(1, round(height * scale)))
+    out: Pixels = cv().resize(pixels, size, interpolation=cv().INTER_AREA)
+    return out
+
+
+def flatten(raw: NDArray[Any]) -> Pixels:
+    """8-bit blue-green-red from what OpenCV gives: grey, 16-bit, with or without transparency (over white)."""
+    if raw.dtype == np.uint16:
+        raw = (raw >> 8).astype(np.uint8)
+    elif raw.dtype != np.uint8:
+        raise BadImage("unsupported", f"pixels of type {raw.dtype}")
+    if raw.ndim == 2 or raw.shape[2] == 1:
+        grey: Pixels = cv().cvtColor(raw, cv().COLOR_GRAY2BGR)
+        return grey
+    if raw.shape[2] == 3:
+        return raw
+    if raw.shape[2] == 2:
+        raw = np.dstack([raw[..., :1]] * 3 + [raw[..., 1:]])
+    alpha = raw[..., 3:].astype(np.uint16)
+    over = (raw[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
+    return over.astype(np.uint8)
+
+
+def upright(pixels: Pixels, orientation: int) -> Pixels:
+    """Turned and mirrored as the EXIF orientation asks."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    return np.ascontiguousarray(pixels)

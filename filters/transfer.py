@@ -19,8 +19,8 @@ from urllib.parse import urlsplit
 
 import pycurl
 
+from . import image_kind
 from .addresses import refusal
-from .sniff import image_kind
 
 OPT_OUT = frozenset(("noai", "noimageai", "noml"))
 """X-Robots-Tag directives by which a site keeps its images from training (DeviantArt, img2dataset)."""
@@ -175,7 +175,7 @@ class _Transfer:
             told.error, told.detail = "empty", f"the server answered {status} without a body"
         else:
             body = b"".join(self.chunks)
-            if image_kind(body) is None:
+            if image_kind.sniff(body) not in image_kind.IMAGE:
                 kind = self.headers.get("content-type", ["no type given"])[-1]
                 told.error, told.detail = "not_an_image", f"{kind}; begins with {body[:12]!r}"
             else:

@@ -57,7 +57,10 @@ _ALL = (
     Column("origin", pl.String, "read", "file#record#ordinal, relative to the input"),
     Column("page_url", pl.String, "read", "the page the pair stood on"),
     Column(
-        "image_url", pl.String, "read", "absolute http(s) URL of the image, null where the bytes came with the input"
+        "image_url",
+        pl.String,
+        "read",
+        "absolute http(s) URL of the image; where its bytes came with the input, the one a sidecar names, else null",
     ),
     Column("caption_origin", pl.String, "read", "alt, title, figcaption, nearby, sidecar or column"),
     Column("caption_raw", pl.String, "read", "the caption as found (lone surrogates and NULs replaced by U+FFFD)"),
@@ -107,6 +110,9 @@ _ALL = (
     Column("saturation", pl.Float32, "decode", "mean HSV saturation", "share"),
     Column("nsfw", pl.Float32, "image_safety", "probability of the unsafe classes", "share"),
     Column("unsafe_class", pl.String, "image_safety", "the likeliest unsafe class"),
+    Column(
+        "blocklisted", pl.UInt8, "image_safety", "distance to the nearest blocklisted hash; null without a list", "bits"
+    ),
     Column("jpeg", pl.String, "jpeg", "passed (bytes untouched), stripped (metadata removed losslessly) or encoded"),
     Column("image_bytes", pl.UInt32, "jpeg", "size of the image as it ships", "bytes"),
     Column("shipped_width", pl.UInt32, "jpeg", "of the image as it ships", "pixels"),

@@ -18,7 +18,8 @@ class Unit:
     ``reader`` names the reader that opens it; ``root`` is the input as the user gave it and
     ``files`` are paths relative to it (empty string: the root itself). ``start`` and ``end``
     bound the slice in the reader's own measure (bytes of a jsonl or WARC, rows of a parquet);
-    ``end`` of -1 means to the end.
+    ``end`` of -1 means to the end. ``index`` is the input's place on the command line: it keeps two
+    inputs of the same name apart.
     """
 
     reader: str
@@ -27,6 +28,7 @@ class Unit:
     start: int = 0
     end: int = -1
     options: tuple[tuple[str, str], ...] = ()
+    index: int = 0
 
     @property
     def id(self) -> str:
@@ -39,9 +41,15 @@ class Unit:
 
 
 def pair_key(image: str | bytes, caption_raw: str) -> str:
-    """The key of a pair: from the image's URL (or, without one, its bytes) and the raw caption."""
-    digest = hashlib.blake2b(digest_size=16)
-    digest.update(image.encode("utf-8", "surrogatepass") if isinstance(image, str) else image)
-    digest.update(b"\0")
-    digest.update(caption_raw.encode("utf-8", "surrogatepass"))
-    return digest.hexdigest()
+    """The key of a pair: from the image's URL (or, without one, its bytes) and the raw caption.
+
+    The image goes in as a digest of fixed length under its own tag, so that no URL, bytes and
+    caption can be cut in another place and give the same key.
+    """
+    if isinstance(image, str):
+        of_image = hashlib.blake2b(image.encode("utf-8", "surrogatepass"), digest_size=16, person=b"url")
+    else:
+        of_image = hashlib.blake2b(image, digest_size=16, person=b"bytes")
+    return hashlib.blake2b(
+        of_image.digest() + caption_raw.encode("utf-8", "surrogatepass"), digest_size=16, person=b"pair"
+    ).hexdigest()

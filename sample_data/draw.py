@@ -40,8 +40,8 @@ class Pen:
         """A filled polygon; ``colour`` is a tone factor or a colour of its own."""
         at = np.array([[(x * self.side, y * self.side) for x, y in points]]) * (1 << _SHIFT)
         fill = colour if isinstance(colour, tuple) else self.tone(colour)
-        cv2.fillPoly(self.rgb, at.astype(np.int32), fill, cv2.LINE_AA, _SHIFT)
-        cv2.fillPoly(self.alpha, at.astype(np.int32), 255, cv2.LINE_AA, _SHIFT)
+        cv2.fillPoly(self.rgb, [at[0].astype(np.int32)], fill, cv2.LINE_AA, _SHIFT)
+        cv2.fillPoly(self.alpha, [at[0].astype(np.int32)], 255, cv2.LINE_AA, _SHIFT)
 
     def ellipse(
         self,
@@ -331,7 +331,7 @@ def _shade(pen: Pen, material: str, rng: np.random.Generator) -> tuple[NDArray[n
     n = pen.side
     y, x = np.mgrid[0:n, 0:n].astype(np.float32) / n
     light = 1.18 - 0.34 * (0.55 * x + 0.75 * y)
-    cover = pen.alpha.astype(np.float32) / 255
+    cover = pen.alpha.astype(np.float32) / np.float32(255)
     rgb = pen.rgb.astype(np.float32)
     if material == "木头":
         light *= 0.86 + 0.14 * np.sin(2 * np.pi * (9 * y + 0.6 * np.sin(7 * x + rng.uniform(0, 6))))
@@ -342,7 +342,7 @@ def _shade(pen: Pen, material: str, rng: np.random.Generator) -> tuple[NDArray[n
     elif material == "玻璃":
         light = light + 0.5 * np.exp(-(((x + y - 0.75) / 0.05) ** 2))
         cover = cover * 0.62
-    return np.clip(rgb * light[..., None], 0, 255), cover
+    return np.clip(rgb * light[..., None], 0, 255).astype(np.float32), cover.astype(np.float32)
 
 
 def _place(

@@ -167,4 +167,5 @@ def _say_en(thing: Thing) -> str:
     noun = KINDS[thing.kind].english
     plural = {"fish": "fish"}.get(noun, f"{noun}s")
     words = (NUMBERS_EN[thing.count], SIZES[thing.size], COLOURS_EN[thing.colour], MATERIALS.get(thing.material, ""))
-    return " ".join(w for w in (*words, noun if thing.count == 1 else plural) if w)
+    text = " ".join(w for w in (*words, noun if thing.count == 1 else plural) if w)
+    return text.replace("a orange", "an orange", 1) if text.startswith("a orange") else text

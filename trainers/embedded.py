@@ -12,7 +12,7 @@ import argparse
 import json
 import os
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -86,9 +86,9 @@ def batches(n: int, size: int, seed: int) -> Iterator[Batch]:
         order = rng.permutation(n)
         for start in range(0, n - size + 1, size):
             chosen = order[start : start + size]
-            images = np.pad(pictures[chosen], ((0, 0), (3, 3), (3, 3), (0, 0)), mode="edge")
+            padded = np.pad(pictures[chosen], ((0, 0), (3, 3), (3, 3), (0, 0)), mode="edge")
             dx, dy = rng.integers(0, 7, 2)
-            images = images[:, dy : dy + SIZE, dx : dx + SIZE].astype(np.float32) * rng.uniform(
+            images = padded[:, dy : dy + SIZE, dx : dx + SIZE].astype(np.float32) * rng.uniform(
                 0.85, 1.15, (size, 1, 1, 1)
             )
             tensor = torch.from_numpy(np.clip(images, 0, 255).astype(np.uint8)).permute(0, 3, 1, 2)
@@ -120,10 +120,13 @@ def save_tokenizer(folder: Path, characters: str) -> int:
     return len(vocabulary)
 
 
-def train(folder: Path, config: RetrievalConfig, size: int, n: int) -> None:
-    """Train and write the checkpoint to ``folder``: weights in half precision, configuration, tokenizer, record."""
+def train(folder: Path, phases: Sequence[RetrievalConfig], size: int, n: int, start: Path | None = None) -> None:
+    """Train and write the checkpoint to ``folder``: weights in half precision, configuration, tokenizer, record.
+
+    The phases follow one another on the same model; ``start`` is a folder whose weights it begins with.
+    """
     import open_clip
-    from safetensors.torch import save_file
+    from safetensors.torch import load_file, save_file
 
     folder.mkdir(parents=True, exist_ok=True)
     rng = np.random.default_rng(0)
@@ -133,29 +136,38 @@ def train(folder: Path, config: RetrievalConfig, size: int, n: int) -> None:
     described["text_cfg"]["vocab_size"] = described["multimodal_cfg"]["vocab_size"] = vocabulary
     told = {"model_cfg": described, "preprocess_cfg": PREPROCESS}
     (folder / "open_clip_config.json").write_text(json.dumps(told, indent=1) + "\n")
-    torch.manual_seed(config.seed)
+    torch.manual_seed(phases[0].seed)
     model = open_clip.CoCa(**{k: v for k, v in described.items() if k != "custom_text"})
     # open_clip leaves this one matrix as it finds the memory: its published models are always loaded over it.
     torch.nn.init.normal_(model.text_decoder.text_projection, std=CONFIG["multimodal_cfg"]["width"] ** -0.5)
     tokenizer = open_clip.get_tokenizer(f"local-dir:{folder.absolute()}")
-    records = fit(model, tokenizer, batches(n, size, seed=10), config, folder / "training.jsonl")
+    if start is not None:
+        model.load_state_dict({k: v.float() for k, v in load_file(start / "open_clip_model.safetensors").items()})
+    stream = batches(n, size, seed=10 + phases[0].seed)
+    logs = [fit(model, tokenizer, stream, phase, folder / f"training-{i}.jsonl") for i, phase in enumerate(phases)]
     weights = {k: v.detach().half().contiguous() for k, v in model.state_dict().items()}
     save_file(weights, folder / "open_clip_model.safetensors", metadata={"format": "pt"})
-    record = {"settings": settings(config), "batch": size, "scenes": n, "last": records[-1], "torch": torch.__version__}
-    (folder / "training.json").write_text(json.dumps(record, indent=1) + "\n")
+    record = {"phases": [settings(p) for p in phases], "batch": size, "scenes": n, "last": [r[-1] for r in logs]}
+    (folder / "training.json").write_text(json.dumps({**record, "torch": torch.__version__}, indent=1) + "\n")
 
 
 def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
     parser.add_argument("-o", "--out", type=Path, required=True)
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=2000, help="both objectives with equal weight")
+    parser.add_argument("--caption-steps", type=int, default=1500, help="then with captioning before all")
+    parser.add_argument("--start", type=Path, help="begin with the weights of this folder")
     parser.add_argument("--batch", type=int, default=128)
     parser.add_argument("--scenes", type=int, default=40000)
     parser.add_argument("--threads", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
-    train(given.out, RetrievalConfig(steps=given.steps), given.batch, given.scenes)
+    phases = [
+        RetrievalConfig(steps=given.steps),
+        RetrievalConfig(steps=given.caption_steps, caption_weight=4.0, seed=1),
+    ]
+    train(given.out, [p for p in phases if p.steps], given.batch, given.scenes, given.start)
 
 
 if __name__ == "__main__":

@@ -102,12 +102,12 @@ def fit(
         ids = torch.tensor([caption_group(c) for c in captions])
         losses = step_losses(model, normalise(images, config), tokenize(captions), ids, config)
         optimiser.zero_grad(set_to_none=True)
-        losses["loss"].backward()  # type: ignore[no-untyped-call]
+        losses["loss"].backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimiser.step()
         schedule.step()
         with torch.no_grad():
-            model.logit_scale.clamp_(0, math.log(100))  # type: ignore[operator, union-attr]
+            model.logit_scale.clamp_(0, math.log(100))  # type: ignore[operator]
         if step % config.log_every == 0 or step == config.steps - 1:
             record = {"step": step, "seconds": round(time.perf_counter() - started, 1)}
             record |= {k: round(float(v.detach()), 5) for k, v in losses.items()}

@@ -1,209 +1,139 @@
-"""What an input is, by what it holds rather than by its name, and how it is cut into units."""
+"""What a file is, by its content; its name decides only between kinds that look alike."""
 
 from __future__ import annotations
 
-import difflib
+import csv
+import io
 import json
+import re
+import zlib
+from typing import NamedTuple
 
-from .. import files
-from ..errors import InputError
-from ..units import Unit
-from .images import SIDECARS
-from .tars import IMAGE_SUFFIXES
-from .warc import SPLIT_BYTES
+from . import where
+from .charset import decode
+from .http_body import looks_like_html
+from .lines import compression, decompressed
+from .tablecols import Columns, choose, guess
 
-PAGES_PER_UNIT = 100
-IMAGES_PER_UNIT = 1000
-LINE_BYTES = 2 * 2**20
-"""Bytes of a jsonl or URL list per unit: about 10,000 lines of usual length."""
-PARQUET_ROWS = 10000
-
-MAGIC = (
-    (b"\xff\xd8\xff", "image"), (b"\x89PNG", "image"), (b"GIF8", "image"), (b"BM", "image"), (b"II*\0", "image"),
-    (b"MM\0*", "image"), (b"\0\0\0\x0cjP", "image"), (b"PAR1", "parquet"), (b"WARC/", "warc"), (b"filedesc:", "warc"),
-)  # fmt: skip
-_BY_NAME = {
-    "warc": "warc", "arc": "warc", "html": "html", "htm": "html", "xhtml": "html", "mhtml": "html", "jsonl": "jsonl",
-    "ndjson": "jsonl", "csv": "csv", "tsv": "csv", "parquet": "parquet", "tar": "tar",
-    **dict.fromkeys(IMAGE_SUFFIXES, "image"),
-}  # fmt: skip
-_IMAGE_LIKE = frozenset((*IMAGE_SUFFIXES, "ico", "icns", "psd", "tga", "pcx", "ppm", "pgm", "pbm", "pnm", "xbm", "xpm",
-    "dds", "eps", "j2k", "jpf", "jpx", "jpe", "jfif", "apng", "heif", "hif", "jxl", "svg", "cur", "sgi", "rgb", "ras",
-    "im", "msp", "dcx", "fli", "flc", "blp", "bufr", "grib", "hdf", "h5", "mpo", "wmf", "emf", "qoi", "fits", "dib",
-    "mpg", "mpeg", "pcd", "pxr", "spider", "wal", "gbr", "iim", "cel", "pfm", "j2c", "jpc", "xv", "ftc", "ftu",
-    "bw", "rgba", "iptc", "palm", "pdf"))  # fmt: skip
-
-
-def open_input(path: str, index: int = 0, options: dict[str, str] | None = None) -> list[Unit]:
-    """The units of one input, in a fixed order. ``index`` tells inputs of the same name apart.
-
-    Raises ``InputError`` where nothing is there, the folder is empty, or nothing in it is known.
-    """
-    path = path.rstrip("/") or path
-    fs, inner = files.filesystem(path)
-    if not fs.exists(inner):
-        raise InputError(_missing(path))
-    held = tuple(sorted((options or {}).items())) + ((("input", str(index)),) if index else ())
-    if fs.isdir(inner):
-        return _folder(path, held)
-    size = int(fs.info(inner).get("size") or 0)
-    if not size:
-        raise InputError(f"{path} is empty (0 bytes); expected a WARC, page, image, table, URL list or tar")
-    kind = kind_of(path)
-    if kind == "unknown":
-        raise InputError(
-            f"{path} is none of: WARC or ARC, HTML, image, jsonl, csv, tsv, parquet, URL list, tar. "
-            f"It begins with {_head(path)[:16]!r}; is it what you meant?"
-        )
-    return _file(path, "", kind, size, held)
-
-
-def kind_of(path: str) -> str:
-    """warc, html, jsonl, csv, tsv, parquet, urls, tar, image or unknown."""
-    suffix = path.lower().removesuffix(".gz").rpartition(".")[2]
-    head = _head(path)
-    for magic, kind in MAGIC:
-        if head.startswith(magic):
-            return kind
-    if head[8:12] in (b"WEBP", b"avif", b"heic", b"mif1") or head[4:12] == b"ftypavif":
-        return "image"
-    if head[257:262] == b"ustar":
-        return "tar"
-    if head.startswith(b"\x1f\x8b"):
-        return {"tar": "tar", "tgz": "tar"}.get(suffix, "warc" if _by_name(suffix) == "warc" else "unknown")
-    text = head.lstrip(b"\xef\xbb\xbf \t\r\n")
-    if text.startswith(b"{") and (suffix in ("jsonl", "ndjson") or _first_line_is_json(text)):
-        return "jsonl"
-    if text[:1] == b"<" and b"<svg" not in text[:300].lower() and b"<?xml" not in text[:5]:
-        return "html"
-    if _by_name(suffix) != "unknown":
-        return _by_name(suffix)
-    first = text.split(b"\n")[0].strip()
-    if first.startswith((b"http://", b"https://", b"//")) and (len(first.split()) == 1 or b"," not in first):
-        return "urls"
-    if suffix == "txt" and b"\0" not in head:
-        return "urls"
-    return "unknown"
-
-
-def _first_line_is_json(head: bytes) -> bool:
-    """Whether the first line is an object of its own (one that is longer than the head is believed)."""
-    line, newline, _ = head.partition(b"\n")
-    try:
-        return isinstance(json.loads(line), dict)
-    except ValueError:
-        return not newline
-
-
-def _by_name(suffix: str) -> str:
-    return _BY_NAME.get(suffix, "unknown")
-
-
-def _head(path: str) -> bytes:
-    with files.open_read(path) as handle:
-        return handle.read(2048)
-
-
-def _file(root: str, name: str, kind: str, size: int, options: tuple[tuple[str, str], ...]) -> list[Unit]:
-    """Units of one file."""
-    path = files.join(root, name) if name else root
-    if kind == "html":
-        return [Unit("pages", root, (name,), options=options)]
-    if kind == "image":
-        return [Unit("images", root, (name,), options=options)]
-    if kind == "tar":
-        return [Unit("tars", root, (name,), options=options)]
-    if kind == "csv":
-        separator = "\t" if _tabs(path) else ","
-        return [Unit("csv", root, (name,), options=(*options, ("separator", separator)))]
-    if kind == "parquet":
-        rows = _parquet_rows(path)
-        return [
-            Unit("parquet", root, (name,), start, min(start + PARQUET_ROWS, rows), options)
-            for start in range(0, rows, PARQUET_ROWS)
-        ]
-    step = SPLIT_BYTES if kind == "warc" else LINE_BYTES
-    reader = {"warc": "warc", "jsonl": "jsonl", "urls": "urls"}[kind]
-    if size <= step or (kind != "warc" and path.endswith(".gz")):
-        return [Unit(reader, root, (name,), options=options)]
-    return [
-        Unit(reader, root, (name,), start, start + step if start + step < size else -1, options)
-        for start in range(0, size, step)
+HEAD = 256 * 2**10
+IMAGE_SUFFIXES = frozenset(
+    [
+        *("jpg", "jpeg", "jpe", "jfif", "pjpeg", "png", "apng", "gif", "webp", "bmp", "dib", "tif", "tiff", "avif"),
+        *("heic", "heif", "jp2", "j2k", "jpx", "jxl", "ico", "psd", "mpo", "pcx", "ppm", "pgm", "pbm", "pnm", "tga"),
+        "svg",
     ]
+)
+SIDECAR_SUFFIXES = ("txt", "caption", "json")
+_PACKED = ("gz", "bz2", "xz", "zst")
+_MAGIC = re.compile(
+    rb"\xff\xd8\xff|\x89PNG\r\n\x1a\n|GIF8[79]a|RIFF....WEBP|BM.{4}\0\0\0\0|II\*\0|MM\0\*"
+    rb"|\0\0\0.ftyp(?:avif|avis|heic|heix|mif1|msf1)|\0\0\0\x0cjP  |\xff\x0a|\0\0\x01\0[^\0]|8BPS",
+    re.S,
+)
+_LINK = re.compile(r"(?:https?:)?//\S+(?:[ \t]+\S.*)?", re.I)
+# Files that tools write beside data and that hold no pairs of their own.
+_COMPANION = re.compile(
+    r"(?:readme|licen[cs]e|notice|copying|changelog|citation|manifest|dataset_infos?|metadata_schema|_success"
+    r"|thumbs\.db|desktop\.ini|index|.*_stats|sample|checksums?|md5sums?|sha256sums?)"
+    r"(?:\.(?:md|rst|txt|json|ya?ml|cff))?|.*\.(?:md|rst|ya?ml|idx|tbi|cdx|cdxj|log|lock|css|js|map|woff2?|py|sh)",
+    re.I,
+)
 
 
-def _folder(root: str, options: tuple[tuple[str, str], ...]) -> list[Unit]:
-    """Units of a folder: pages and images in groups, every other file by its own kind."""
-    fs, inner = files.filesystem(root)
-    found = fs.find(inner, detail=True)
-    start = len(inner.rstrip("/")) + 1
-    names = {str(p)[start:]: int(info.get("size") or 0) for p, info in sorted(found.items())}
-    names = {n: size for n, size in names.items() if not any(part.startswith(".") for part in n.split("/"))}
-    if not names:
-        raise InputError(f"{root} is an empty folder; expected pages, images with sidecars, WARCs, tables or tars")
-    groups: dict[str, list[str]] = {"html": [], "image": []}
-    units: list[Unit] = []
-    others: list[str] = []
-    for name, size in names.items():
-        kind = _kind_in_folder(root, name, names, size)
-        if kind in groups:
-            groups[kind].append(name)
-        elif kind == "other":
-            others.append(name)
-        elif kind != "beside":
-            units += _file(root, name, kind, size, options)
-    if not units and not any(groups.values()):
-        raise InputError(
-            f"nothing in {root} was recognised ({len(others)} files, first {', '.join(others[:3])}); expected WARC, "
-            "HTML, images, jsonl, csv, tsv, parquet, URL lists or tars"
-        )
-    # In a folder of images a file of unknown kind is an image that cannot be read, and must be counted.
-    if groups["image"] and not groups["html"] and not units:
-        groups["image"] = sorted([*groups["image"], *others])
-    for kind, reader, step in (("html", "pages", PAGES_PER_UNIT), ("image", "images", IMAGES_PER_UNIT)):
-        chosen = groups[kind]
-        units += [Unit(reader, root, tuple(chosen[i : i + step]), options=options) for i in range(0, len(chosen), step)]
-    return units
+class Kind(NamedTuple):
+    """What a file is: ``word`` is warc, arc, html, jsonl, json, csv, tsv, urls, parquet, tar, image or empty."""
+
+    word: str
+    packed: str = ""
+    head: bytes = b""
 
 
-def _kind_in_folder(root: str, name: str, names: dict[str, int], size: int) -> str:
-    stem, _, suffix = name.rpartition(".")
-    suffix = suffix.lower()
-    if f".{suffix}" in SIDECARS and any(
-        f"{stem}.{s}" in names for s in (*IMAGE_SUFFIXES, *map(str.upper, IMAGE_SUFFIXES))
-    ):
-        return "beside"
-    if suffix in _IMAGE_LIKE:
+def suffix(name: str) -> str:
+    """The last suffix of a file name, in lower case, without its dot.
+
+    >>> suffix("a/b.tar/C.JPG"), suffix("a.b/c")
+    ('jpg', '')
+    """
+    base = name.rsplit("/", 1)[-1]
+    return base.rsplit(".", 1)[-1].lower() if "." in base else ""
+
+
+def is_companion(name: str) -> bool:
+    """Whether a file of a folder only accompanies the data (README, manifest, statistics, a page's scripts)."""
+    return bool(_COMPANION.fullmatch(name.rsplit("/", 1)[-1]))
+
+
+def recognise(path: str, name: str) -> Kind:
+    """The kind of a file; OSError where it cannot be read."""
+    with where.open_binary(path) as handle:
+        head = handle.read(HEAD)
+        packed = compression(head)
+        if packed:
+            handle.seek(0)
+            stream = decompressed(handle, packed)
+            head = b""
+            try:
+                while len(head) < HEAD and (piece := stream.read1(16384) if hasattr(stream, "read1") else b""):
+                    head += piece
+            except (OSError, EOFError, zlib.error):
+                pass  # what could be read decides; the reader tells where the file breaks
+    plain = name.removesuffix("." + suffix(name)) if suffix(name) in _PACKED else name
+    return Kind(_word(head, suffix(plain)), packed, head)
+
+
+def _word(head: bytes, ending: str) -> str:
+    if head.startswith(b"PAR1"):
+        return "parquet"
+    if head.startswith(b"WARC/") or ending == "warc":
+        return "warc"
+    if head.startswith(b"filedesc:"):
+        return "arc"
+    if head[257:262] == b"ustar" or (ending == "tar" and head):
+        return "tar"
+    if _MAGIC.match(head):
         return "image"
-    if suffix == "json" or name.rsplit("/", 1)[-1].lower() in ("readme.md", "license", "index.json"):
-        return "beside"
-    if suffix in ("css", "js", "md", "yaml", "yml", "py", "log", "sha256", "md5"):
-        return "beside"
-    if not size:
-        return "other"
-    kind = kind_of(files.join(root, name))
-    return "other" if kind == "unknown" or (kind == "urls" and suffix != "txt") else kind
+    if looks_like_html(head) and head[:2] not in (b"\xff\xfe", b"\xfe\xff"):
+        return "html"
+    if ending in ("html", "htm", "shtml", "xhtml", "mht") and b"<" in head:
+        return "html"
+    return _text_word(head, ending)
 
 
-def _missing(path: str) -> str:
-    parent, _, name = path.rpartition("/")
-    beside = files.names(parent or ".") if "://" not in path or parent else []
-    close = difflib.get_close_matches(name, beside, n=1)
-    hint = f" Did you mean {files.join(parent, close[0]) if parent else close[0]!r}?" if close else ""
-    return f"no file or folder at {path!r}.{hint}"
+def _text_word(head: bytes, ending: str) -> str:
+    if b"\0" in head[:4096] and head[:2] not in (b"\xff\xfe", b"\xfe\xff") and ending not in ("jsonl", "csv", "tsv"):
+        return ""
+    text = head_text(head)[0]
+    rows = [r for r in text.splitlines() if r.strip()][:20]
+    if not rows:
+        return ""
+    opening = text.lstrip()[:1]
+    if ending in ("jsonl", "ndjson") or (opening == "{" and any(map(_is_object, rows)) and len(rows) > 1):
+        return "jsonl"
+    if opening == "{":
+        return "jsonl" if ending != "json" and _is_object(rows[0]) else ""
+    if opening == "[" and re.match(r"\[\s*\{", text.lstrip()):
+        return "json"
+    if ending in ("csv", "tsv"):
+        return ending
+    links = [bool(_LINK.fullmatch(r.strip())) for r in rows if not r.startswith("#")]
+    if links and sum(links) * 2 > len(links) and links[0]:
+        return "tsv" if all(r.count("\t") > 1 for r in rows[:-1] or rows) else "urls"
+    return next((w for w, mark in (("tsv", "\t"), ("csv", ",")) if _is_table(rows, mark)), "")
 
 
-def _tabs(path: str) -> bool:
-    first = _head(path).split(b"\n")[0]
-    return first.count(b"\t") > 0 and (path.lower().endswith(".tsv") or first.count(b"\t") >= first.count(b","))
+def _is_object(row: str) -> bool:
+    try:
+        return isinstance(json.loads(row), dict)
+    except (ValueError, RecursionError):
+        return False
 
 
-def _parquet_rows(path: str) -> int:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
+def _is_table(rows: list[str], mark: str) -> bool:
+    cells = list(csv.reader(io.StringIO("\n".join(rows)), delimiter=mark))
+    return isinstance(choose(cells[0], {}), Columns) or guess(cells[:-1] or cells) is not None
 
-    with files.open_read(path) as handle:
-        try:
-            return int(pq.ParquetFile(handle).metadata.num_rows)
-        except pa.ArrowInvalid as error:
-            raise InputError(f"{path} begins like parquet but cannot be read: {error}") from None
+
+def head_text(head: bytes) -> tuple[str, str]:
+    """The whole lines of a file's first bytes as text, and the codec they were read with."""
+    cut = head.rfind(b"\n") + 1 if len(head) >= HEAD else len(head)
+    return decode(head[:cut] or head)

@@ -1,8 +1,8 @@
-"""Tables of pairs: jsonl, csv, tsv, parquet and URL lists.
+"""Pairs of tables: jsonl, csv, tsv and URL lists by lines; a JSON array; parquet by rows.
 
-A row names its image by URL, by path (relative to the table's folder or to the option ``images``) or
-holds its bytes. A caption column may hold a list: one pair per caption. Lines are read by byte
-range, a line belonging to the range in which it starts.
+A value of the image column is an http(s) URL, a path (relative to the table's folder, or to
+``--input images=FOLDER``), a URL of another file system (``s3://…``), or the bytes themselves as
+Hugging Face datasets keep them. A caption column that holds lists gives one pair per caption.
 """
 
 from __future__ import annotations
@@ -10,235 +10,224 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterable, Iterator, Mapping
-from typing import IO, Any
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import unquote
 
-from .. import files
-from ..errors import InputError, nearest
-from ..units import Unit
-from . import html
-from .images import MAX_IMAGE, read_image
-from .names import BYTES_COLUMNS, CAPTION_COLUMNS, PAGE_COLUMNS, PATH_COLUMNS, URL_COLUMNS, pick
-from .rows import Pair, failure
+import pyarrow as pa
+import pyarrow.parquet as pq
 
-MAX_LINE = 16 * 2**20
-"""Bytes of a line that are read; a longer one fails."""
+from . import where
+from .lines import Line, csv_records, decompressed, lines
+from .rows import MAX_FILE, Pair, Reason
+from .sidecars import from_name
+from .urls import resolve
 
-Row = tuple[str, Mapping[str, Any] | Pair]
-
-
-def read_jsonl(unit: Unit) -> Iterator[Pair]:
-    """The pairs of the lines that start in the unit's byte range."""
-    return _pairs(unit, _json_rows(unit))
+MAX_JSON = 512 * 2**20
 
 
-def read_csv(unit: Unit) -> Iterator[Pair]:
-    """The pairs of a csv or tsv file with a header line."""
-    return _pairs(unit, _csv_rows(unit))
-
-
-def read_parquet(unit: Unit) -> Iterator[Pair]:
-    """The pairs of the unit's rows."""
-    return _pairs(unit, _parquet_rows(unit))
-
-
-def read_urls(unit: Unit) -> Iterator[Pair]:
-    """The pairs of a URL list: an address a line, optionally a tab (or space) and its caption; # begins a comment.
-
-    Without a caption the pair is read with an empty one (and the text stages drop it), unless the option
-    ``caption=filename`` takes the last part of the address.
-    """
-    from_name = dict(unit.options).get("caption") == "filename"
-    for number, line in _lines(unit):
-        origin = f"{_shown(unit)}#{number}#0"
-        text = line.decode("utf-8", "replace").strip()
-        if not text or text.startswith("#"):
-            continue
-        address, _, caption = text.replace("\t", " ").partition(" ")
-        if from_name and not caption:
-            caption = address.split("?")[0].rstrip("/").rsplit("/", 1)[-1].rpartition(".")[0].replace("_", " ")
-        url, reason, detail = html.resolve(address, None)
-        if reason == "relative_url":
-            reason, detail = "bad_url", f"given {address[:200]!r}: expected an address as in https://host/image.jpg"
-        yield Pair(origin, caption.strip(), "column", url, failure=reason, detail=detail)
-
-
-def columns_of(unit: Unit, names: Iterable[str]) -> tuple[str, str]:
-    """The caption column and the image column among ``names``, as given in the options or recognised."""
-    names, options = list(names), dict(unit.options)
-    found = []
-    for what, known in (("caption", CAPTION_COLUMNS), ("image", (*URL_COLUMNS, *PATH_COLUMNS, *BYTES_COLUMNS))):
-        given = options.get(what)
-        column = given if given in names else None if given else pick(names, known)
-        if column is None:
-            raise InputError(
-                f"{_shown(unit)}: no {what} column"
-                + (f" {given!r}; {nearest(given, names)}" if given else f" was recognised among: {', '.join(names)}.")
-                + f" Say which it is with --input {what}=COLUMN; recognised names: {', '.join(known[:8])}, …"
-            )
-        found.append(column)
-    return found[0], found[1]
-
-
-def _pairs(unit: Unit, rows: Iterator[Row]) -> Iterator[Pair]:
-    held: tuple[str, str] | None = None
-    for place, row in rows:
-        if isinstance(row, Pair):
-            yield row
-            continue
-        if held is None or held[0] not in row or held[1] not in row:
-            try:
-                held = columns_of(unit, row)
-            except InputError as error:
-                yield failure(f"{place}#0", "column_missing", str(error))
-                continue
-        yield from _row_pairs(unit, place, row, *held)
-
-
-def _row_pairs(unit: Unit, place: str, row: Mapping[str, Any], caption: str, image: str) -> Iterator[Pair]:
-    told = row[caption]
-    captions = [c for c in told if isinstance(c, str)] if isinstance(told, list | tuple) else [told]
-    data, url, reason, detail = _image(unit, row[image])
-    page = pick(row, PAGE_COLUMNS)
-    for k, text in enumerate(captions or [None]):
-        missing = text is None or (isinstance(text, float) and text != text)
-        if not missing and not isinstance(text, str):
-            text = str(text)
-        yield Pair(
-            origin=f"{place}#{k}",
-            caption="" if missing else text,
-            caption_origin="column",
-            image_url=url,
-            image=data,
-            page_url=str(row[page]) if page and row[page] else None,
-            failure=reason or ("caption_missing" if missing else None),
-            detail=detail or (f"column {caption!r} is empty in this row" if missing else None),
-        )
-
-
-def _image(unit: Unit, value: Any) -> tuple[bytes | None, str | None, str | None, str | None]:
-    """Bytes, URL, reason, detail of what an image column holds."""
-    if isinstance(value, Mapping):
-        value = value.get("bytes") or value.get("path")
-    if isinstance(value, bytes):
-        return (value, None, None, None) if value else (None, None, "image_empty", "the row holds no image bytes")
-    if not isinstance(value, str) or not value.strip():
-        return None, None, "image_missing", f"the row names no image (given {value!r})"
-    value = value.strip()
-    if "://" in value[:12] or value.startswith(("//", "data:", "http:", "https:")):
-        url, reason, detail = html.resolve(value, None)
-        return None, url, reason, detail
-    folder = (files.join(unit.root, unit.files[0]) if unit.files[0] else unit.root).rpartition("/")[0] or "."
-    root = dict(unit.options).get("images")
-    tried = [files.join(folder, root), root] if root else [folder]
-    for base in tried:
-        data, reason, detail = read_image(value if value.startswith("/") else files.join(base, value), MAX_IMAGE)
-        if reason != "image_missing":
-            break
-    if reason == "image_missing":
-        detail = f"no file {value!r} in {' or '.join(tried)}; name the images' folder with --input images=FOLDER"
-    return data, None, reason, detail
-
-
-def _shown(unit: Unit) -> str:
-    return unit.files[0] or unit.root.rstrip("/").rsplit("/", 1)[-1]
-
-
-def _open(unit: Unit) -> IO[bytes]:
-    return files.open_read(files.join(unit.root, unit.files[0]) if unit.files[0] else unit.root)
-
-
-def _lines(unit: Unit) -> Iterator[tuple[int, bytes]]:
-    """(offset, line) for each line that starts in the unit's byte range; over-long lines come cut."""
-    with _open(unit) as handle:
-        if unit.start:
-            handle.seek(unit.start - 1)
-            handle.readline()
-        while True:
-            at = handle.tell()
-            if 0 <= unit.end <= at:
-                return
-            line = handle.readline(MAX_LINE + 1)
-            if not line:
-                return
-            whole = line
-            while len(whole) > MAX_LINE and not whole.endswith(b"\n"):
-                whole = handle.readline(MAX_LINE + 1) or b"\n"
-                whole = whole if whole.endswith(b"\n") or len(whole) > MAX_LINE else whole + b"\n"
-            yield at, line
-
-
-def _json_rows(unit: Unit) -> Iterator[Row]:
-    for at, line in _lines(unit):
-        place = f"{_shown(unit)}#{at}"
-        if not line.strip():
-            continue
-        if len(line) > MAX_LINE:
-            yield place, failure(f"{place}#0", "bad_line", f"the line at byte {at} is longer than {MAX_LINE} bytes")
-            continue
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError) as error:
-            yield place, failure(f"{place}#0", "bad_line", f"the line at byte {at} is not JSON: {error}", _head(line))
-            continue
-        if isinstance(row, dict):
-            yield place, row
+def line_pairs(root: str, file: str, start: int, end: int, options: Mapping[str, str]) -> Iterator[Pair]:
+    """The pairs of a byte range of a jsonl, csv, tsv or URL list; ``options`` are those of its plan."""
+    path, name = where.join(root, file), file or where.last(root)
+    delimiter = options.get("delimiter", "")
+    with where.open_binary(path) as handle:
+        stream = decompressed(handle, options.get("packed", ""))
+        if end < 0:
+            stream.read(start)
         else:
-            yield (
-                place,
-                failure(f"{place}#0", "bad_line", f"expected an object, given {type(row).__name__}", _head(line)),
-            )
+            handle.seek(start)
+        number = int(options.get("line", "1"))
+        quoted = options["kind"] == "csv"
+        found = csv_records(stream, number, end, delimiter) if quoted else lines(stream, end, number)
+        yield from _records(found, name, where.folder(path), options)
 
 
-def _head(line: bytes) -> str:
-    return line[:200].decode("utf-8", "replace").strip()
-
-
-def _csv_rows(unit: Unit) -> Iterator[Row]:
-    csv.field_size_limit(MAX_LINE)
-    tabs = dict(unit.options).get("separator") == "\t"
-    with _open(unit) as raw:
-        text = io.TextIOWrapper(raw, encoding="utf-8-sig", errors="replace", newline="")
-        # A quote inside a tab-separated caption is a quote; only commas need quoting to be told apart.
-        reader = csv.reader((line.replace("\0", "\ufffd") for line in text), dialect="excel-tab" if tabs else "excel",
-                            quoting=csv.QUOTE_NONE if tabs else csv.QUOTE_MINIMAL)  # fmt: skip
-        header: list[str] | None = None
-        number = 0
-        while True:
-            number += 1
-            place = f"{_shown(unit)}#{number}"
+def _records(found: Iterator[Line], name: str, folder: str, options: Mapping[str, str]) -> Iterator[Pair]:
+    kind, encoding = options["kind"], options.get("encoding", "utf-8")
+    header = json.loads(options.get("header", "[]"))
+    for line in found:
+        if not line.error and not line.data.strip():
+            continue
+        origin = f"{name}#{line.number}"
+        error, values = line.error, None
+        if not error:
             try:
-                cells = next(reader)
-            except StopIteration:
-                return
-            except csv.Error as error:
-                yield place, failure(f"{place}#0", "bad_line", f"row {number} is not csv: {error}")
-                continue
-            if header is None:
-                header = cells
-            elif len(cells) == len(header):
-                yield place, dict(zip(header, cells, strict=True))
-            elif cells:
-                told = f"row {number} has {len(cells)} cells, the header has {len(header)}"
-                yield place, failure(f"{place}#0", "bad_line", told, " ".join(cells)[:200])
+                text = line.data.decode(encoding)
+                if kind == "urls" and text.startswith("#"):
+                    continue
+                values = _values(text, kind, header, options.get("delimiter", ","))
+            except UnicodeDecodeError as raised:
+                error = f"its bytes are not {encoding} ({raised.reason} at byte {raised.start} of the line)"
+            except (ValueError, RecursionError, csv.Error) as raised:
+                error = f"{raised}"
+        if values is None:
+            shown = line.data[:80].decode(encoding, "replace").strip()
+            detail = f"line {line.number} of {name} does not parse: {error}. It begins {shown!r}; mend or delete it"
+            yield Pair(f"{origin}#0", reason="bad_line", detail=detail)
+        else:
+            yield from record_pairs(values, origin, folder, options)
 
 
-def _parquet_rows(unit: Unit) -> Iterator[Row]:
-    import pyarrow.parquet as pq
+def _values(text: str, kind: str, header: list[str], delimiter: str) -> dict[str, Any]:
+    """A record's values by column; ValueError where it is not one."""
+    if kind == "jsonl":
+        values = json.loads(text)
+        if not isinstance(values, dict):
+            raise ValueError(f"expected an object in braces, found {type(values).__name__}")
+        return values
+    if kind == "urls":
+        url, _, caption = text.strip().replace("\t", " ").partition(" ")
+        return {"url": url, "caption": caption.strip() or None}
+    fields = _fields(text, delimiter)
+    if len(fields) < len(header):
+        raise ValueError(f"it has {len(fields)} fields, expected {len(header)} ({', '.join(header)[:80]})")
+    return dict(zip(header, fields, strict=False))
 
-    with _open(unit) as handle:
-        table = pq.ParquetFile(handle)
-        caption, image = columns_of(unit, table.schema_arrow.names)
-        page = pick(table.schema_arrow.names, PAGE_COLUMNS)
-        wanted = list(dict.fromkeys(c for c in (caption, image, page) if c))
-        at = 0
-        for group in range(table.num_row_groups):
-            rows = table.metadata.row_group(group).num_rows
-            if at + rows > unit.start and (unit.end < 0 or at < unit.end):
-                number = at
-                for piece in table.iter_batches(64, row_groups=[group], columns=wanted):
-                    for row in piece.to_pylist():
-                        if unit.start <= number and (unit.end < 0 or number < unit.end):
-                            yield f"{_shown(unit)}#{number}", row
-                        number += 1
-            at += rows
+
+def _fields(text: str, delimiter: str) -> list[str]:
+    """The fields of a csv record or a tsv line.
+
+    Most tsv files of pairs quote nothing, so that a quote there is a letter unless the whole line is
+    properly quoted.
+    """
+    text = text.rstrip("\r\n")
+    if '"' not in text:
+        return text.split(delimiter)
+    try:
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True))
+    except csv.Error:
+        if delimiter == "\t":
+            return text.split(delimiter)
+        return next(csv.reader(io.StringIO(text, newline=""), delimiter=delimiter))
+
+
+def json_pairs(root: str, file: str, options: Mapping[str, str]) -> Iterator[Pair]:
+    """The pairs of a file that is one JSON array of objects."""
+    path, name = where.join(root, file), file or where.last(root)
+    with where.open_binary(path) as handle:
+        data = decompressed(handle, options.get("packed", "")).read(MAX_JSON + 1)
+    if len(data) > MAX_JSON:
+        detail = f"a JSON array of more than {MAX_JSON} bytes; write one object per line (jsonl)"
+        yield Pair(f"{name}#0#0", reason="file_too_large", detail=detail)
+        return
+    try:
+        items = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        yield Pair(f"{name}#0#0", reason="bad_line", detail=f"{name} does not parse: {error}; mend it or use jsonl")
+        return
+    for n, values in enumerate(items):
+        if isinstance(values, dict):
+            yield from record_pairs(values, f"{name}#{n}", where.folder(path), options)
+        else:
+            detail = f"item {n} of {name} is {type(values).__name__}; expected an object in braces"
+            yield Pair(f"{name}#{n}#0", reason="bad_line", detail=detail)
+
+
+def parquet_pairs(root: str, file: str, start: int, end: int, options: Mapping[str, str]) -> Iterator[Pair]:
+    """The pairs of rows ``start`` to ``end`` of a parquet file."""
+    path, name = where.join(root, file), file or where.last(root)
+    names = [options[role] for role in ("caption", "image", "page") if options.get(role)]
+    with where.open_binary(path) as handle:
+        try:
+            table = pq.ParquetFile(handle)
+            for at, batch in _row_batches(table, start, end, names):
+                for n, values in enumerate(batch.to_pylist()):
+                    yield from record_pairs(values, f"{name}#{at + n}", where.folder(path), options)
+        except (pa.ArrowException, OSError) as error:
+            detail = f"{name} cannot be read in rows {start} to {end}: {error}"
+            yield Pair(f"{name}#{start}#broken", reason="file_unreadable", detail=detail)
+
+
+def _row_batches(table: pq.ParquetFile, start: int, end: int, names: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Batches of at most 256 rows within the range, with the number of their first row."""
+    first = 0
+    for group in range(table.num_row_groups):
+        rows = table.metadata.row_group(group).num_rows
+        if first < end and first + rows > start:
+            at = first
+            for batch in table.iter_batches(256, row_groups=[group], columns=names):
+                a, b = max(start - at, 0), min(end - at, batch.num_rows)
+                if a < b:
+                    yield at + a, batch.slice(a, b - a)
+                at += batch.num_rows
+                if at >= end:
+                    break
+        first += rows
+
+
+def record_pairs(values: Mapping[str, Any], origin: str, folder: str, options: Mapping[str, str]) -> Iterator[Pair]:
+    """The pairs of one record: each of its images with each of its captions."""
+    page = values.get(options.get("page", "")) or None
+    blank = Pair(origin, caption_origin="column", page_url=page if isinstance(page, str) else None)
+    images = [_with_image(blank, v, folder, options) for v in _listed(values.get(options["image"]))]
+    captions = [_with_caption(c, options["caption"]) for c in _listed(values.get(options["caption"]))]
+    if options["kind"] == "urls" and captions[0][0] is None:
+        captions = [_bare(values["url"], options)]
+    n = 0
+    for pair in images:
+        for caption, why in captions:
+            if caption is None and pair.reason is None:
+                pair = pair._replace(reason="caption_missing", detail=why)
+            yield pair._replace(origin=f"{origin}#{n}", caption=caption)
+            n += 1
+
+
+def _listed(value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return value or [None]
+    return [value]
+
+
+def _with_caption(value: Any, column: str) -> tuple[str | None, str]:
+    if isinstance(value, str):
+        return value, ""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return str(value), ""
+    held = "nothing" if value is None else type(value).__name__
+    return None, f"column {column!r} holds {held} here; expected a text"
+
+
+def _bare(url: str, options: Mapping[str, str]) -> tuple[str | None, str]:
+    """The caption of a URL that came without one: its file name, if that was asked for."""
+    if options.get("from_name"):
+        return from_name(unquote(url.split("?")[0].split("#")[0])), ""
+    return None, (
+        "a bare URL has no caption. Write lines of 'URL caption', or take the caption from the file's name with "
+        "--input caption=filename; to get pairs from pages, use `curate crawl`"
+    )
+
+
+def _with_image(blank: Pair, value: Any, folder: str, options: Mapping[str, str]) -> Pair:
+    if isinstance(value, dict):
+        value = value.get("bytes") or value.get("url") or value.get("path")
+    if isinstance(value, bytes):
+        return blank._replace(image=value) if len(value) <= MAX_FILE else _too_large(blank, len(value))
+    if not isinstance(value, str) or not value.strip():
+        held = "nothing" if value is None or value == "" else repr(value)[:40]
+        detail = f"column {options['image']!r} holds {held} here; expected a URL or a path"
+        return blank._replace(reason="image_missing", detail=detail)
+    text = value.strip()
+    if text.lower().startswith(("http:", "https:", "//", "data:")):
+        found = resolve(text)
+        return blank._replace(image_url=found.url, reason=found.reason, detail=found.detail)
+    return _from_file(blank, text, folder, options.get("images", ""))
+
+
+def _from_file(blank: Pair, value: str, folder: str, images: str) -> Pair:
+    base = images if images.startswith("/") or where.is_remote(images) else where.join(folder, images)
+    path = where.normal(value) if value.startswith(("/", "file://")) or where.is_remote(value) else f"{base}/{value}"
+    reason: Reason = "image_missing"
+    try:
+        data = where.read_at_most(path, MAX_FILE)
+        return blank._replace(image=data) if data is not None else _too_large(blank, where.size(path))
+    except FileNotFoundError:
+        shown = f"{images}/{value}" if images else value
+        detail = f"{shown} is not there; paths are read relative to the table, or to --input images=FOLDER"
+    except (OSError, ValueError) as error:
+        reason = "file_unreadable"
+        detail = f"{value}: {where.explain(error)}"
+    return blank._replace(reason=reason, detail=detail)
+
+
+def _too_large(blank: Pair, size: int) -> Pair:
+    return blank._replace(reason="image_too_large", detail=f"the image has {size} bytes, at most {MAX_FILE} are read")

@@ -1,0 +1,69 @@
+"""WebDataset shards: plain tars whose bytes depend on the samples alone.
+
+A sample is KEY.jpg, KEY.txt (the caption, UTF-8) and KEY.json (the other columns). Members come in the
+order of their keys with fixed times, modes and owners, so that equal samples make equal files.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from ..pipeline import files
+
+OMITTED = frozenset(("image", "caption", "shard", "unit", "ordinal", "status", "stage", "reason", "detail", "blocked"))
+"""Columns that a sample's JSON does without: they stand beside it, or are about the run and not the pair."""
+
+
+@dataclass(frozen=True)
+class ShardInfo:
+    """A finished shard: file name, samples, size and SHA-256."""
+
+    name: str
+    samples: int
+    bytes: int
+    sha256: str
+
+
+def sample_json(row: dict[str, Any]) -> dict[str, Any]:
+    """What KEY.json holds: the row's columns that have a value, without bytes and without the run's own."""
+    return {k: v for k, v in row.items() if k not in OMITTED and v is not None}
+
+
+def write_shard(path: str, samples: Iterable[tuple[str, bytes, str, dict[str, Any]]]) -> ShardInfo:
+    """Write (key, JPEG, caption, JSON) samples, given in the order of their keys, and publish the tar."""
+    count, last = 0, ""
+    with files.publish(path) as temporary:
+        with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
+            for key, image, caption, told in samples:
+                if key <= last:
+                    raise ValueError(f"samples must come in the order of their keys, once each: {key} after {last}")
+                _add(tar, f"{key}.jpg", image)
+                _add(tar, f"{key}.json", json.dumps(told, ensure_ascii=False, sort_keys=True).encode())
+                _add(tar, f"{key}.txt", caption.encode())
+                count, last = count + 1, key
+        digest = hashlib.sha256()
+        with temporary.open("rb") as handle:
+            while chunk := handle.read(1 << 20):
+                digest.update(chunk)
+        size = temporary.stat().st_size
+    return ShardInfo(path.rsplit("/", 1)[-1], count, size, digest.hexdigest())
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    member = tarfile.TarInfo(name)
+    member.size, member.mode, member.mtime = len(data), 0o644, 0
+    member.uid = member.gid = 0
+    member.uname = member.gname = "tuwen"
+    tar.addfile(member, io.BytesIO(data))
+
+
+def write_index(folder: str, shards: Sequence[ShardInfo]) -> None:
+    """Write ``index.json``: name, samples, bytes and sha256 of each shard."""
+    told = [asdict(s) for s in sorted(shards, key=lambda s: s.name)]
+    files.write_bytes(files.join(folder, "index.json"), (json.dumps(told, indent=1) + "\n").encode())

@@ -1,0 +1,51 @@
+"""Reasons in words, in English and Chinese, for people who read a report."""
+
+from __future__ import annotations
+
+REASONS: dict[str, tuple[str, str]] = {
+    "kept": ("kept", "保留"),
+    "caption_empty": ("no caption is left after cleaning", "清洗后没有文字"),
+    "not_chinese": ("the caption is not Chinese", "文字不是中文"),
+    "boilerplate": ("the caption is mostly page boilerplate", "文字多为网页套话"),
+    "sensitive_word": ("a sensitive word of a category that drops", "含有需丢弃类别的敏感词"),
+    "caption_too_short": ("the caption is too short", "文字太短"),
+    "caption_too_long": ("the caption is too long", "文字太长"),
+    "caption_uninformative": ("the caption says nothing", "文字没有信息"),
+    "personal_name": ("a personal name", "含有人名"),
+    "image_missing": ("there is no image", "没有图片"),
+    "image_bomb": ("the image claims more pixels than are decoded", "图片声称的像素过多"),
+    "image_unsupported": ("a kind of image that cannot be read", "不支持的图片格式"),
+    "image_corrupt": ("the image is broken or cut short", "图片损坏或不完整"),
+    "image_animated": ("a moving image", "动图"),
+    "image_too_small": ("the image is too small", "图片太小"),
+    "image_bad_aspect": ("the image is too long or too wide", "图片长宽比过大"),
+    "image_flat": ("the image shows next to nothing", "图片几乎没有内容"),
+    "image_blurred": ("the image is blurred", "图片模糊"),
+    "image_unsafe": ("the detector finds the image unsafe", "检测为不安全图片"),
+    "image_blocklisted": ("the image stands on the blocklist", "图片在屏蔽名单中"),
+    "low_score": ("image and caption do not match", "图文不匹配"),
+    "high_score": ("the score is above the ceiling", "分数高于上限"),
+    "same_pair": ("the very same pair stands elsewhere", "完全相同的图文对"),
+    "pair_duplicate": ("image and caption repeat a better pair", "图文与更好的一对重复"),
+    "in_evaluation_set": ("the pair is part of an evaluation set", "属于评测集"),
+    "not_measured": ("never measured: the first run dropped it before", "原运行未测量"),
+    "bytes_missing": ("the image's bytes cannot be read any more", "无法再读取图片数据"),
+    "stage_error": ("the stage could not process it", "处理出错"),
+    "broken_archive": ("the archive breaks off", "归档文件损坏"),
+    "bad_line": ("the line cannot be read", "无法解析的行"),
+    "caption_missing": ("there is no caption", "没有文字"),
+    "data_url": ("the image is inlined in the page", "内嵌图片"),
+    "relative_url": ("a relative address in a page of unknown address", "相对地址无法解析"),
+    "bad_url": ("the address cannot be fetched", "地址无效"),
+}
+
+
+def words(reason: str) -> tuple[str, str]:
+    """(English, Chinese) for a reason; a fetch's class is spelled out, an unknown reason stands for itself."""
+    if reason in REASONS:
+        return REASONS[reason]
+    if reason.startswith("fetch_"):
+        cause = reason.removeprefix("fetch_").replace("_", " ")
+        return f"fetch failed: {cause}", f"下载失败：{cause}"
+    plain = reason.replace("_", " ")
+    return plain, plain

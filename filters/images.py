@@ -1,0 +1,94 @@
+"""What all image stages share: load any image, view it at the measuring size, work in threads."""
+
+from __future__ import annotations
+
+import os
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from threading import Lock
+from typing import TypeVar
+
+from . import isolated, pixels
+from .image_header import BadImage, Header
+from .pixels import Pixels
+
+VIEW_SHORT, VIEW_LONG = 256, 1024
+"""The size at which images are measured: shorter side at most 256 pixels, longer at most 1024."""
+
+MAX_PIXELS = 64_000_000
+"""Most pixels that are decoded unless a stage is told otherwise: what a 64-megapixel camera makes."""
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def load(
+    data: bytes, short: int, long: int, max_pixels: int = MAX_PIXELS, *, srgb: bool = False
+) -> tuple[Header, Pixels]:
+    """Header and upright pixels (fitting ``short`` and ``long``) of any supported image.
+
+    ``srgb`` converts what has another colour profile, for pixels that ship; measures do not need it.
+    Raises BadImage with the reason: ``unsupported``, ``bomb`` or ``corrupt``.
+    """
+    kind = pixels.kind_of(data)
+    if kind in pixels.ISOLATED:
+        return isolated.shared().decode(data, kind, short, long, max_pixels)
+    header = pixels.read_header(data, kind, max_pixels)
+    if header.problem:
+        raise BadImage("corrupt", header.problem, header.upright() if header.width and header.height else None)
+    if not header.cmyk and not (srgb and _foreign(header.icc)):
+        seen = pixels.decode(data, header, short, long)
+        if seen is not None:
+            return header, seen
+    return header, isolated.shared().decode(data, kind, short, long, max_pixels)[1]
+
+
+def _foreign(icc: bytes) -> bool:
+    """Whether a colour profile is there and is not sRGB by its own description."""
+    return bool(icc) and b"sRGB" not in icc and "sRGB".encode("utf-16-be") not in icc
+
+
+class _Recent:
+    """The views of the last images, so that the stages of one batch decode each image once."""
+
+    def __init__(self, size: int) -> None:
+        self._size, self._lock = size, Lock()
+        self._views: OrderedDict[tuple[str, int], tuple[Header, Pixels]] = OrderedDict()
+
+    def get(self, sha256: str, data: bytes, max_pixels: int) -> tuple[Header, Pixels]:
+        key = (sha256, max_pixels)
+        with self._lock:
+            if found := self._views.get(key):
+                return found
+        found = load(data, VIEW_SHORT, VIEW_LONG, max_pixels)
+        with self._lock:
+            self._views[key] = found
+            while len(self._views) > self._size:
+                self._views.popitem(last=False)
+        return found
+
+
+# Image stages are handed at most 64 rows at a time: at most 64 x 256 x 1024 x 3 bytes = 50 MB.
+_recent = _Recent(64)
+
+
+def view(sha256: str, data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Header, Pixels]:
+    """``load`` at the measuring size; the pixels are shared, so do not write to them."""
+    return _recent.get(sha256, data, max_pixels)
+
+
+@lru_cache(maxsize=1)
+def _pool(pid: int, threads: int) -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(threads, thread_name_prefix="tuwen-image")
+
+
+def map_images(work: Callable[[T], R], items: Sequence[T], threads: int) -> list[R]:
+    """``work`` on each item, in order, on the process's pool of ``threads``.
+
+    Codecs release the interpreter lock, so threads scale where copies of images between processes would not.
+    """
+    if threads == 1 or len(items) < 2:
+        return [work(item) for item in items]
+    return list(_pool(os.getpid(), threads).map(work, items))

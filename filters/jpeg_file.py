@@ -1,0 +1,134 @@
+"""The structure of a JPEG file: its segments, its header, and the file without personal metadata.
+
+Source of the layout: ITU-T T.81 annex B. Pixels are never touched here.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from dataclasses import dataclass
+
+from . import exif
+
+_TEM, _SOI, _EOI, _SOS, _COM = 0x01, 0xD8, 0xD9, 0xDA, 0xFE
+_APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
+_FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
+# In entropy-coded data FF is followed by 00 or a restart marker; anything else is a real marker.
+_MARKER = re.compile(rb"\xff+[\x01-\xcf\xd8-\xfe]")
+_ICC = b"ICC_PROFILE\0"
+_JFIF = b"JFIF\0"
+
+
+class MalformedJpeg(ValueError):
+    """The segment structure does not hold; the message says where and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """Bytes ``start:end`` of a file: a marker with its payload, and behind SOS its entropy-coded data."""
+
+    marker: int
+    start: int
+    body: int
+    end: int
+
+
+@dataclass(frozen=True, slots=True)
+class JpegFile:
+    """A JPEG's segments and what its header says; ``width`` and ``height`` as stored, in pixels.
+
+    ``complete`` is false where the data ends before the end marker, ``clean`` where bytes that belong
+    to no segment had to be skipped, as decoders do. ``end`` is where the image ends: what lies behind
+    it is no part of the picture (other pictures, videos, place tags of phones).
+    """
+
+    segments: tuple[Segment, ...]
+    width: int
+    height: int
+    components: int
+    precision: int
+    orientation: int
+    icc: bytes
+    complete: bool
+    clean: bool
+    end: int
+
+    @property
+    def usual(self) -> bool:
+        """Whether every decoder reads it alike: 8-bit grey or colour, Huffman coded, baseline or progressive."""
+        coding = next((s.marker for s in self.segments if s.marker in _FRAMES), 0)
+        return self.precision == 8 and self.components in (1, 3) and coding in (0xC0, 0xC1, 0xC2)
+
+
+def parse(data: bytes) -> JpegFile:
+    """Walk all segments of ``data`` up to the end of the first image."""
+    if data[:2] != b"\xff\xd8":
+        raise MalformedJpeg(f"starts with {data[:2].hex() or 'nothing'}, a JPEG starts with ffd8")
+    segments: list[Segment] = []
+    at, complete, clean = 2, False, True
+    while found := _MARKER.search(data, at):
+        clean &= found.start() == at
+        body, marker = found.end(), data[found.end() - 1]
+        if marker == _EOI:
+            at, complete = body, True
+            break
+        if marker in (_SOI, _TEM) or marker < 0xC0:
+            raise MalformedJpeg(f"marker ff{marker:02x} at byte {found.start():,} has no place there: damaged data")
+        size = int.from_bytes(data[body : body + 2], "big")
+        at = body + size
+        if at > len(data):
+            break
+        if size < 2:
+            raise MalformedJpeg(f"segment ff{marker:02x} at byte {found.start():,} gives a length of {size}")
+        if marker == _SOS:
+            scan_end = _MARKER.search(data, at)
+            at = scan_end.start() if scan_end else len(data)
+        segments.append(Segment(marker, found.start(), body + 2, at))
+    return _describe(data, tuple(segments), complete, clean, min(at, len(data)))
+
+
+def _describe(data: bytes, segments: tuple[Segment, ...], complete: bool, clean: bool, end: int) -> JpegFile:
+    frame = next((s for s in segments if s.marker in _FRAMES and s.end - s.body >= 6), None)
+    precision, height, width, components = struct.unpack_from(">BHHB", data, frame.body) if frame else (0, 0, 0, 0)
+    turn, icc = 1, []
+    for s in segments:
+        if s.marker == _APP1 and turn == 1 and data.startswith(b"Exif\0\0", s.body):
+            turn = exif.orientation(data[s.body + 6 : s.end])
+        elif s.marker == _APP2 and data.startswith(_ICC, s.body):
+            icc.append((data[s.body + 12 : s.body + 13], data[s.body + 14 : s.end]))
+    profile = b"".join(part for _, part in sorted(icc))
+    return JpegFile(segments, width, height, components, precision, turn, profile, complete, clean, end)
+
+
+def strip(data: bytes, file: JpegFile) -> bytes:
+    """``data`` without EXIF, XMP, IPTC, comments, thumbnails, other APP segments and trailing bytes.
+
+    What decoding needs stays byte for byte: JFIF, the ICC profile, Adobe's APP14 and everything from
+    the tables to the end marker. Where nothing is to be removed, ``data`` itself comes back.
+    """
+    kept: list[bytes] = []
+    removed = len(data) > file.end
+    at = 2
+    for s in file.segments:
+        if _ships(data, s):
+            if s.marker == _APP0 and data[s.body + 12 : s.body + 14] != b"\0\0":
+                # JFIF may carry an uncropped thumbnail; its size goes to 0 x 0.
+                kept.append(data[at : s.start] + b"\xff\xe0\0\x10" + data[s.body : s.body + 12] + b"\0\0")
+                removed = True
+            else:
+                kept.append(data[at : s.end])
+        else:
+            removed = True
+        at = s.end
+    return b"\xff\xd8" + b"".join(kept) + b"\xff\xd9" if removed else data
+
+
+def _ships(data: bytes, s: Segment) -> bool:
+    if s.marker == _APP0:
+        return s.end - s.body >= 14 and data.startswith(_JFIF, s.body)
+    if s.marker == _APP2:
+        return data.startswith(_ICC, s.body)
+    if s.marker == _APP14:
+        return data.startswith(b"Adobe", s.body)
+    return not (_APP0 <= s.marker <= _APP15 or s.marker == _COM)

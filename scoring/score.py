@@ -1,0 +1,67 @@
+"""Scores each pair by the cosine of image and caption and drops what lies under the threshold.
+
+0.3 is OPPOVL's threshold for its scorer. It means nothing for another one until ``curate calibrate`` has
+been run; matched and unrelated pairs of Chinese-CLIP, say, overlap around 0.3 to 0.4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import ClassVar
+
+import numpy as np
+import polars as pl
+from pydantic import Field
+
+from ..pipeline.stage import StageModel, operational
+from ..pipeline.stage import threshold as decides
+from .scorer import ARTICLE_THRESHOLD, EMBEDDED, fingerprint, load_scorer
+
+DECIMALS = 4
+"""Scores are rounded before any decision, so that the last bits of a sum cannot change a verdict."""
+
+
+class Score(StageModel):
+    """Cosine of image and caption by a contrastive scorer; pairs under the threshold are dropped."""
+
+    name: ClassVar[str] = "score"
+    adds: ClassVar[tuple[str, ...]] = ("score", "scorer")
+    on_images: ClassVar[bool] = True
+
+    scorer: str = Field(
+        EMBEDDED, description="embedded, an open_clip NAME/WEIGHTS, or a folder (open_clip, Chinese-CLIP)"
+    )
+    threshold: float = decides(ARTICLE_THRESHOLD, "cosine; less drops (OPPOVL: 0.3 with BriVL)", ge=-1, le=1)
+    ceiling: float = decides(
+        1.0, "cosine; more drops (DanQing: 0.44, above which text in the image is read)", ge=-1, le=1
+    )
+    batch_size: int = Field(32, ge=1, description="pairs the model sees at once; fixed, the last batch is padded")
+    device: str = operational("auto", "auto, cpu, cuda or cuda:N")
+    threads: int = operational(0, "torch threads per process; 0 leaves torch's own choice", ge=0)
+
+    def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
+        model = load_scorer(self.scorer, self.device, self.batch_size, self.threads)
+        captions = batch["caption"].unique(maintain_order=True)
+        texts = model.embed_texts(captions.to_list())
+        rows = dict(zip(captions, range(len(captions)), strict=True))
+        images = model.embed_images(batch["image"].to_list())
+        cosine = np.einsum("nd,nd->n", images, texts[[rows[c] for c in batch["caption"]]])
+        return batch.with_columns(
+            score=pl.Series(np.round(cosine.astype(np.float64), DECIMALS), dtype=pl.Float32),
+            scorer=pl.lit(f"{model.name}@{model.hash}"),
+        )
+
+    def reasons(self) -> Mapping[str, pl.Expr]:
+        value = pl.col("score").cast(pl.Float64).round(DECIMALS)
+        return {"low_score": value < self.threshold, "high_score": value > self.ceiling}
+
+    def resources(self) -> Mapping[str, str]:
+        return {self.scorer: fingerprint(self.scorer)}
+
+    def notices(self) -> tuple[str, ...]:
+        if self.scorer != EMBEDDED:
+            return ()
+        return (
+            "The embedded scorer knows the sample world only. On other data its scores mean nothing: give a real one "
+            "with --scorer (an open_clip NAME/WEIGHTS, or a folder of open_clip or Chinese-CLIP).",
+        )
