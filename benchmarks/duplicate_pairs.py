@@ -110,7 +110,9 @@ def _shared_captions(bases: list[tuple[Pixels, list[str]]], drawn: random.Random
 
 
 def _row(family: str, picture: str, kind: str, text: str, image: Pixels) -> Row:
-    return Row(family, picture, kind, text, phash(image), image_grid(image), image.shape[1], image.shape[0])
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.uint8)
+    grid = image_grid(image[..., ::-1])
+    return Row(family, picture, kind, text, phash(grey), grid, image.shape[1], image.shape[0])
 
 
 def _alike(a: str, b: str) -> float:

@@ -8,9 +8,10 @@ moved by 14 bits. Measured on drawn scenes and photos by ``benchmarks/duplicates
 
 from __future__ import annotations
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+
+from .pixels import Pixels, cv
 
 SIDE = 6
 CELLS = SIDE * SIDE
@@ -28,10 +29,11 @@ BRIGHTNESS = 64.0
 Grids = npt.NDArray[np.uint8]
 
 
-def image_grid(pixels: npt.NDArray[np.uint8]) -> bytes:
-    """The grid of RGB pixels (h, w, 3): 36 bytes of Y, then of Cr, then of Cb, row by row."""
-    small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.uint8)
-    return cv2.cvtColor(small, cv2.COLOR_RGB2YCrCb).reshape(CELLS, 3).T.tobytes()
+def image_grid(pixels: Pixels) -> bytes:
+    """The grid of a picture of any size: 36 bytes of Y, then of Cr, then of Cb, row by row."""
+    cv2 = cv()
+    small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    return bytes(cv2.cvtColor(small, cv2.COLOR_BGR2YCrCb).reshape(CELLS, 3).T.tobytes())
 
 
 def same_layout(a: Grids, b: Grids) -> npt.NDArray[np.bool_]:
