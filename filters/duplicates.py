@@ -167,8 +167,8 @@ def _matrix(grid: pl.Series) -> Grids:
     return np.frombuffer(b"".join(grid.to_list()), dtype=np.uint8).reshape(-1, BYTES)
 
 
-def mark(rows: pl.DataFrame, group: pl.Series, kind: str) -> pl.DataFrame:
-    """``rows`` with duplicate_of, duplicate_kind and detail on all but the best row of each ``group``."""
+def mark(rows: pl.DataFrame, group: pl.Series, kind: str, most: int = 1) -> pl.DataFrame:
+    """``rows`` with duplicate_of, duplicate_kind and detail on all but the best ``most`` rows of each ``group``."""
     ranked = with_missing(rows, ("unit", "duplicate_of", *RANK[:1])).select(
         *("score", "key", "origin"),
         pixels=_pixels(),
@@ -178,7 +178,7 @@ def mark(rows: pl.DataFrame, group: pl.Series, kind: str) -> pl.DataFrame:
     )
     order = (
         ranked.with_row_index("_row")
-        .filter(pl.len().over("group") > 1)
+        .filter(pl.len().over("group") > most)
         .sort(
             ~pl.col("held"),
             "copy",
@@ -188,9 +188,10 @@ def mark(rows: pl.DataFrame, group: pl.Series, kind: str) -> pl.DataFrame:
         )
     )
     best = order.unique("group", keep="first", maintain_order=True).select(
-        "group", *(pl.col(c).alias(f"best_{c}") for c in (*RANK, "held")), pl.col("_row").alias("_best")
+        "group", *(pl.col(c).alias(f"best_{c}") for c in (*RANK, "held"))
     )
-    gone = order.join(best, on="group").filter(pl.col("_row") != pl.col("_best"))
+    place = pl.int_range(pl.len()).over("group")
+    gone = order.filter(place >= most).join(best, on="group")
     told = gone.select("_row", "best_key", why=why_it_stays())
     return (
         rows.with_row_index("_row")

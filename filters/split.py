@@ -20,8 +20,8 @@ from ..pipeline.columns import with_missing
 from ..pipeline.index import indexed
 from ..pipeline.stage import Phase, StageModel
 from .components import components
-from .near_images import block_masks, image_pairs
-from .shingles import I64, U64, fold_column, hash_strings, mix64
+from .joins import Joins
+from .shingles import I64, U64, mix64
 
 
 class Split(StageModel):
@@ -58,40 +58,19 @@ class Split(StageModel):
     def relate(self, rows: pl.DataFrame) -> pl.DataFrame:
         """``rows`` with their cluster (its smallest key) and split; any order in, the same out."""
         ordered = with_missing(rows, self.reads).with_row_index("_at").sort("key", "origin")
-        return self.settle(ordered, *self.pairs(ordered)).sort("_at").drop("_at")
+        return self.settle(ordered, *self.joins().pairs(ordered)).sort("_at").drop("_at")
 
-    def pairs(self, rows: pl.DataFrame) -> tuple[I64, I64]:
-        """Row numbers (a, b) that must share a cluster."""
-        hashed = np.flatnonzero(rows["phash"].is_not_null().to_numpy())
-        a, b = image_pairs(rows["phash"].drop_nulls().to_numpy(), self.image_bits)
-        edges = [(hashed[a], hashed[b]), *(_equal(values) for values in self._shared(rows))]
-        return np.concatenate([e[0] for e in edges]), np.concatenate([e[1] for e in edges])
+    def joins(self) -> Joins:
+        """What joins two pairs into one cluster."""
+        return Joins(self.image_bits, self.by_caption, self.by_page)
 
     def spread(self, rows: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pl.DataFrame]]:
-        """For a run on many machines: entries of ``rows`` (with ``node``), by partition; see ``meet``."""
-        rows = with_missing(rows, self.reads)
-        entries = rows.select("node", "key", value="phash").drop_nulls()
-        masks = block_masks(self.image_bits)
-        frames = [(t, entries, pl.Series(entries["value"].to_numpy() & mask)) for t, mask in enumerate(masks)]
-        for number, values in enumerate(self._shared(rows), len(masks)):
-            shared = rows.select("node", "key", value=values).drop_nulls()
-            frames.append((number, shared, shared["value"]))
-        for table, own, bucket in frames:
-            placed = mix64(bucket.to_numpy() + np.uint64(table)) % np.uint64(partitions)
-            own = own.with_columns(table=pl.lit(table, pl.UInt8), _to=pl.Series(placed, dtype=pl.UInt64))
-            for (partition,), some in own.group_by("_to"):
-                yield int(str(partition)), some.drop("_to")
+        """For a run on many machines: entries of ``rows`` (with ``node``), by partition."""
+        return self.joins().spread(with_missing(rows, self.reads), partitions)
 
     def meet(self, entries: pl.DataFrame) -> tuple[U64, U64]:
         """Nodes (a, b) that must share a cluster, as one partition shows them."""
-        found = []
-        masks = block_masks(self.image_bits)
-        for (table,), rows in entries.sort("table", "key").group_by("table", maintain_order=True):
-            number, values, node = int(str(table)), rows["value"], rows["node"].to_numpy()
-            near = number < len(masks)
-            a, b = image_pairs(values.to_numpy(), self.image_bits, [masks[number]]) if near else _equal(values)
-            found.append((node[a], node[b]))
-        return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
+        return self.joins().meet(entries)
 
     def settle(self, rows: pl.DataFrame, a: I64, b: I64) -> pl.DataFrame:
         """``rows``, in order of key, with cluster and split, where (a, b) share a cluster.
@@ -116,17 +95,6 @@ class Split(StageModel):
     def reasons(self) -> Mapping[str, pl.Expr]:
         return {"straddles_splits": pl.col("split").is_null()}
 
-    def _shared(self, rows: pl.DataFrame) -> list[pl.Series]:
-        """Columns of hashes whose equal values share a cluster; null joins nothing."""
-        columns = []
-        if self.by_caption:
-            columns.append(pl.Series(fold_column(rows["caption"]).text_hash()))
-        if self.by_page:
-            pages = rows["page_url"]
-            hashes = pl.Series(hash_strings(pages))
-            columns.append(pl.select(pl.when(pages.is_not_null()).then(hashes)).to_series())
-        return columns
-
     def split_of(self, cluster: pl.Series) -> pl.Series:
         """The split of each cluster's name: a hash of it in [0, 1), cut at ``test`` and ``test + val``."""
         share = pl.Series(_keyed(cluster, self.seed) >> np.uint64(11)).cast(pl.Float64) / 2.0**53
@@ -141,13 +109,6 @@ class Split(StageModel):
             .to_series()
             .alias("split")
         )
-
-
-def _equal(values: pl.Series) -> tuple[I64, I64]:
-    """Linear edges: each row with the first row of the same value; nulls join nothing."""
-    frame = pl.DataFrame({"value": values}).with_row_index("at").filter(pl.col("value").is_not_null())
-    frame = frame.with_columns(first=pl.col("at").first().over("value")).filter(pl.col("at") != pl.col("first"))
-    return frame["first"].cast(pl.Int64).to_numpy(), frame["at"].cast(pl.Int64).to_numpy()
 
 
 def _keyed(keys: pl.Series, seed: int) -> U64:

@@ -10,7 +10,9 @@ import pytest
 from tuwen.filters.decode import Decode
 from tuwen.filters.duplicates import PairDuplicates
 from tuwen.filters.image_grid import BYTES, image_grid, same_layout
+from tuwen.filters.repeats import CaptionRepeats, ImageRepeats
 from tuwen.filters.split import Split
+from tuwen.pipeline.stage import judge
 
 LAKE = "清晨的湖面上漂着一层薄雾"
 
@@ -139,3 +141,15 @@ def test_clusters_by_caption_and_page() -> None:
     assert clusters(by_page=True) == [0, 1, 0, 3, 4]
     assert clusters(by_caption=True) == [0, 1, 2, 0, 4]
     assert clusters(by_page=True, by_caption=True) == [0, 1, 0, 0, 4]
+
+
+def test_caps_on_captions_of_an_image_and_images_of_a_caption() -> None:
+    captions = ["湖面", "远山", "雪地", "湖面！"]
+    frame = rows(*({"phash": 0b11 * (i % 2), "caption": c, "score": 0.1 * i} for i, c in enumerate(captions)))
+    few = ImageRepeats(most=2).relate(frame)
+    assert few["duplicate_kind"].to_list() == ["image", "image", None, None]
+    assert few["duplicate_of"][0] == frame["key"][3]
+    assert ImageRepeats(most=4).relate(frame)["duplicate_of"].null_count() == 4
+    one = judge(CaptionRepeats(most=1), CaptionRepeats(most=1).relate(frame))
+    assert one["reason"].to_list() == ["caption_repeated", None, None, None]
+    assert CaptionRepeats().relate(frame)["duplicate_of"].null_count() == 4

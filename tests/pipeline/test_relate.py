@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 
 from tuwen.filters.duplicates import PairDuplicates
+from tuwen.filters.repeats import CaptionRepeats, ImageRepeats
 from tuwen.filters.split import Split
 from tuwen.pipeline.beam_run import pipeline_options
 from tuwen.pipeline.columns import COLUMNS, with_missing
@@ -16,6 +17,8 @@ from tuwen.pipeline.relate import relate
 from tuwen.pipeline.stage import VERDICT, StageModel
 
 CAR, LAKE, DOG = 0x0F3C_55AA_9966_1234, 0xF0C3_AA55_6699_4321, 0x1234_5678_9ABC_DEF0
+
+MORE = ("pair_duplicate", "image_repeated", "caption_repeated")
 
 
 def pair(key: str, caption: str, phash: int | None, **more: Any) -> dict[str, Any]:
@@ -101,7 +104,10 @@ def test_order_of_units_and_rows_changes_nothing(tmp_path: Path) -> None:
     assert {r[2] for r in verdicts[0]} == {None, "pair_duplicate"}
 
 
-@pytest.mark.parametrize("stages", [[PairDuplicates(), Split(val=0.3, test=0.3, by_page=True)], []])
+@pytest.mark.parametrize(
+    "stages",
+    [[PairDuplicates(), ImageRepeats(most=3), CaptionRepeats(most=5), Split(val=0.3, test=0.3, by_page=True)], []],
+)
 def test_spread_over_beam_gives_the_same_files(tmp_path: Path, stages: list[StageModel]) -> None:
     drawn = random.Random(11)
     pairs = []
@@ -126,7 +132,7 @@ def test_spread_over_beam_gives_the_same_files(tmp_path: Path, stages: list[Stag
         assert not (folder / "relating").exists()
     assert told[0] == told[1]
     reasons = {row["reason"] for row in told[0][0]}
-    assert reasons == {None, "low_score", "same_pair", *(["pair_duplicate"] if stages else [])}
+    assert reasons == {None, "low_score", "same_pair", *(MORE if stages else [])}
 
 
 def test_a_stage_without_relate_is_refused(tmp_path: Path) -> None:
