@@ -153,22 +153,32 @@ def shared(options: argparse.Namespace) -> None:
 
 
 def growth(options: argparse.Namespace) -> None:
-    """Each size in a process of its own; the exponent of time over rows."""
+    """Each size in processes of its own, so that a peak is that of the work; the exponent of time over rows."""
     seen = []
-    for rows in options.rows:
-        command = [sys.executable, __file__, "one", "--rows", str(rows)]
-        told = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
-        seen.append((rows, told["end to end"]))
-        seconds, dropped = told["end to end"], told["dropped"]
-        print(f"{rows:>10} captions: {seconds:8.1f} s, peak {told['peak']:.2f} GB, dropped {dropped}", flush=True)
+    with tempfile.TemporaryDirectory(dir=options.scratch) as folder:
+        for rows in options.rows:
+            table = str(Path(folder) / f"{rows}.parquet")
+            for what in ("write", "one"):
+                command = [sys.executable, __file__, what, "--rows", str(rows), "--table", table]
+                done = subprocess.run(command, check=True, capture_output=True, text=True)
+            told = json.loads(done.stdout)
+            seen.append((rows, told["end to end"]))
+            seconds, dropped = told["end to end"], told["dropped"]
+            print(f"{rows:>10} captions: {seconds:8.1f} s, peak {told['peak']:.2f} GB, dropped {dropped}", flush=True)
+            Path(table).unlink()
     if len(seen) > 1:
         (few, short), (many, long) = seen[0], seen[-1]
         print(f"growth exponent {math.log(long / short) / math.log(many / few):.3f}")
 
 
+def write(options: argparse.Namespace) -> None:
+    """Made-up rows to a file, for ``growth``."""
+    made_up(options.rows[0]).write_parquet(options.table)
+
+
 def one(options: argparse.Namespace) -> None:
-    """One size, as JSON, for ``growth``; duplicates only."""
-    frame = made_up(options.rows[0])
+    """One size, read from a file, as JSON, for ``growth``; duplicates only."""
+    frame = pl.read_parquet(options.table)
     told: dict[str, float] = {}
     with timed(told, "end to end"):
         out = PairDuplicates().relate(frame)
@@ -238,6 +248,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
     "shared": shared,
     "growth": growth,
     "grid": grid,
+    "write": write,
     "one": one,
 }
 
@@ -245,16 +256,18 @@ COMMANDS: dict[str, Callable[[argparse.Namespace], None]] = {
 def main() -> None:
     """Parse the command line and run one measurement."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=COMMANDS)
+    parser.add_argument("what", choices=COMMANDS, metavar="|".join(list(COMMANDS)[:5]))
     parser.add_argument("--rows", type=int, nargs="+", default=[200_000])
     parser.add_argument("--data", help="folder that holds flickr8k_cn; without it drawn pictures alone are used")
     parser.add_argument("--rivals", help="a Python that has the other tools")
     parser.add_argument("--tools", nargs="*", default=list(duplicate_rivals.TOOLS))
     parser.add_argument("--pictures", type=int, default=600, help="drawn pictures")
     parser.add_argument("--reposts", type=int, default=8, help="reposts of each base pair")
+    parser.add_argument("--table", help=argparse.SUPPRESS)
+    parser.add_argument("--scratch", help="folder for large temporary files")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args()
-    if options.what != "one":
+    if options.what not in ("write", "one"):
         names = ", ".join(f"{n} {version(n)}" for n in ("numpy", "polars"))
         print(f"Python {platform.python_version()}, {names}, {os.cpu_count()} cores, {platform.machine()}, CPU seconds")
     COMMANDS[options.what](options)

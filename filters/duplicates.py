@@ -169,23 +169,22 @@ def _matrix(grid: pl.Series) -> Grids:
 
 def mark(rows: pl.DataFrame, group: pl.Series, kind: str, most: int = 1) -> pl.DataFrame:
     """``rows`` with duplicate_of, duplicate_kind and detail on all but the best ``most`` rows of each ``group``."""
-    ranked = with_missing(rows, ("unit", "duplicate_of", *RANK[:1])).select(
+    several = (group.is_duplicated()).arg_true()
+    few = with_missing(rows[several], ("unit", "duplicate_of", *RANK[:1]))
+    ranked = few.select(
+        several.alias("_row"),
         *("score", "key", "origin"),
         pixels=_pixels(),
-        group=group,
+        group=group.gather(several),
         held=indexed(),
         copy=pl.col("duplicate_of").is_not_null(),
     )
-    order = (
-        ranked.with_row_index("_row")
-        .filter(pl.len().over("group") > most)
-        .sort(
-            ~pl.col("held"),
-            "copy",
-            pl.col("score").fill_null(float("-inf")).fill_nan(float("-inf")),
-            *RANK[1:],
-            descending=[False, False, True, True, False, False],
-        )
+    order = ranked.filter(pl.len().over("group") > most).sort(
+        ~pl.col("held"),
+        "copy",
+        pl.col("score").fill_null(float("-inf")).fill_nan(float("-inf")),
+        *RANK[1:],
+        descending=[False, False, True, True, False, False],
     )
     best = order.unique("group", keep="first", maintain_order=True).select(
         "group", *(pl.col(c).alias(f"best_{c}") for c in (*RANK, "held"))

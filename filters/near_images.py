@@ -38,7 +38,7 @@ def image_pairs(image: U64, bits: int, masks: list[np.uint64] | None = None, win
     for mask in block_masks(bits) if masks is None else masks:
         bucket = distinct & mask
         order = np.lexsort((distinct, bucket))
-        a, b = window_pairs(order, bucket[order], distinct[order], allowed, window)
+        a, b = window_pairs(order, bucket, distinct, allowed, window)
         left.append(first[a])
         right.append(first[b])
     a, b = np.concatenate(left), np.concatenate(right)
