@@ -35,8 +35,7 @@ import polars as pl
 from tuwen.filters.candidates import all_pairs
 from tuwen.filters.duplicates import PairDuplicates
 from tuwen.filters.image_grid import same_layout
-from tuwen.filters.minhash import PERMUTATIONS, signatures
-from tuwen.filters.shingles import fold_column
+from tuwen.filters.minhash import sign_column
 from tuwen.filters.split import Split
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -129,12 +128,11 @@ def measure(frame: pl.DataFrame) -> dict[str, float]:
     """CPU seconds of the steps, and how many pairs were dropped."""
     told: dict[str, float] = {}
     with timed(told, "signatures"):
-        folded = fold_column(frame["caption"])
-        signature = signatures(folded, PERMUTATIONS)
+        signed, text = sign_column(frame["caption"])
     with timed(told, "candidates"):
-        bits = PairDuplicates().bits(folded.text_hash(), np.zeros(frame.height, dtype=np.bool_))
-        all_pairs(signature, frame["phash"].to_numpy(), bits)
-    del folded, signature, bits
+        bits = PairDuplicates().bits(text, np.zeros(frame.height, dtype=np.bool_))
+        all_pairs(signed, frame["phash"].to_numpy(), bits)
+    del signed, text, bits
     with timed(told, "end to end"):
         out = PairDuplicates().relate(frame)
     told["dropped"] = out["duplicate_of"].count()

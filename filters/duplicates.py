@@ -30,7 +30,7 @@ from .cautious import cautious_components
 from .components import components
 from .contrast import telling
 from .image_grid import BYTES, Grids, same_layout
-from .minhash import PERMUTATIONS, signatures
+from .minhash import PERMUTATIONS, sign_column
 from .near_captions import CaptionRule, Flags
 from .shingles import I64, U32, U64, Folded, fold_column, mix64
 
@@ -92,9 +92,9 @@ class PairDuplicates(StageModel):
         """Row numbers (a, b), a < b, of candidate pairs among ``rows``, which stand in order of key."""
         at = np.flatnonzero(rows["phash"].is_not_null().to_numpy())
         hashed = rows[at]
-        folded = fold_column(hashed["caption"])
-        bits = self.bits(folded.text_hash(), hashed["image_grid"].is_not_null().to_numpy())
-        a, b = all_pairs(signatures(folded, PERMUTATIONS), hashed["phash"].to_numpy(), bits)
+        signed, text = sign_column(hashed["caption"])
+        bits = self.bits(text, hashed["image_grid"].is_not_null().to_numpy())
+        a, b = all_pairs(signed, hashed["phash"].to_numpy(), bits)
         return at[a], at[b]
 
     def spread(self, rows: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -104,10 +104,10 @@ class PairDuplicates(StageModel):
         in each what ``pairs`` finds in all.
         """
         hashed = with_missing(rows, self.reads).filter(pl.col("phash").is_not_null())
-        folded = fold_column(hashed["caption"])
+        signed, text = sign_column(hashed["caption"])
         entries = hashed.select("node", "key", "phash", with_grid=pl.col("image_grid").is_not_null())
-        entries = entries.with_columns(text=pl.Series(folded.text_hash(), dtype=pl.UInt64))
-        for table, values in enumerate(signatures(folded, PERMUTATIONS)):
+        entries = entries.with_columns(text=pl.Series(text, dtype=pl.UInt64))
+        for table, values in enumerate(signed):
             placed = mix64(values.astype(np.uint64) + np.uint64(table << 32)) % np.uint64(partitions)
             own = entries.with_columns(table=pl.lit(table, pl.UInt8), value=pl.Series(values), _to=pl.Series(placed))
             for (partition,), some in own.group_by("_to"):

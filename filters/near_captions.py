@@ -27,7 +27,7 @@ ONE_EDIT, TWO_EDITS = 5, 10
 MAX_EDITED = 128
 """Characters; in longer captions two changes leave the bigrams alike enough."""
 
-CHUNK_PAIRS = 1 << 15
+CHUNK_PAIRS = 1 << 12
 Flags = npt.NDArray[np.bool_]
 
 
