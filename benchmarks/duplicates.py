@@ -131,7 +131,7 @@ def measure(frame: pl.DataFrame) -> dict[str, float]:
         signed, text = sign_column(frame["caption"])
     with timed(told, "candidates"):
         bits = PairDuplicates().bits(text, np.zeros(frame.height, dtype=np.bool_))
-        all_pairs(signed, frame["phash"].to_numpy(), bits)
+        all_pairs(signed, len(signed), frame["phash"].to_numpy(), bits)
     del signed, text, bits
     with timed(told, "end to end"):
         out = PairDuplicates().relate(frame)

@@ -15,6 +15,8 @@ The work is linear in rows whatever the bucket sizes. What comes out is verified
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 
 from .shingles import I64, U32, U64
@@ -94,12 +96,12 @@ def window_pairs(order: I64, bucket: U32 | U64, image: U64, bits: U32, window: i
     return np.concatenate(left), np.concatenate(right)
 
 
-def all_pairs(signature: U32, image: U64, bits: U32, window: int = WINDOW) -> Pairs:
-    """The distinct pairs of all tables, in ascending order; ``signature`` is (tables, rows)."""
-    tables, rows = signature.shape
-    codes: list[U64] = []
-    for table in range(tables):
-        a, b = table_pairs(table, tables, signature[table], image, bits, window)
-        codes.append(a.astype(np.uint64) * np.uint64(rows) + b.astype(np.uint64))
+def all_pairs(signature: Iterable[U32], tables: int, image: U64, bits: U32, window: int = WINDOW) -> Pairs:
+    """The distinct pairs of all ``tables``, in ascending order; ``signature`` gives (rows,) values per table."""
+    rows = np.uint64(max(len(image), 1))
+    codes = [np.empty(0, dtype=np.uint64)]
+    for table, values in enumerate(signature):
+        a, b = table_pairs(table, tables, values, image, bits, window)
+        codes.append(a.astype(np.uint64) * rows + b.astype(np.uint64))
     found = np.unique(np.concatenate(codes))
-    return (found // np.uint64(max(rows, 1))).astype(np.int64), (found % np.uint64(max(rows, 1))).astype(np.int64)
+    return (found // rows).astype(np.int64), (found % rows).astype(np.int64)

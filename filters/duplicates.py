@@ -84,17 +84,31 @@ class PairDuplicates(StageModel):
         return CaptionRule(self.jaccard, self.affix, self.edits, self.contrast)
 
     def relate(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """``rows`` with duplicate_of and duplicate_kind, detail for those that go; any order in, the same out."""
-        ordered = with_missing(rows, self.reads).with_row_index("_at").sort("key", "origin")
-        return self.settle(ordered, *self.pairs(ordered)).sort("_at").drop("_at")
+        """``rows`` with duplicate_of, duplicate_kind and detail for those that go; any order in, the same out.
 
-    def pairs(self, rows: pl.DataFrame) -> tuple[I64, I64]:
-        """Row numbers (a, b), a < b, of candidate pairs among ``rows``, which stand in order of key."""
-        at = np.flatnonzero(rows["phash"].is_not_null().to_numpy())
-        hashed = rows[at]
-        signed, text = sign_column(hashed["caption"])
-        bits = self.bits(text, hashed["image_grid"].is_not_null().to_numpy())
-        a, b = all_pairs(signed, hashed["phash"].to_numpy(), bits)
+        Rows without a candidate never move: only the others are laid out in order of key and settled.
+        """
+        rows = with_missing(rows, self.reads).with_row_index("_at")
+        order = key_order(rows)
+        a, b = self.pairs(rows, order)
+        places, at = np.unique(np.concatenate([a, b]), return_inverse=True)
+        settled = self.settle(rows[order[places]], at[: len(a)], at[len(a) :])
+        told = settled.select("_at", "duplicate_of", "duplicate_kind", _told="detail")
+        return (
+            rows.drop("duplicate_of", "duplicate_kind", strict=False)
+            .join(told, on="_at", how="left", maintain_order="left")
+            .with_columns(detail=pl.coalesce("_told", "detail"))
+            .drop("_at", "_told")
+        )
+
+    def pairs(self, rows: pl.DataFrame, order: I64) -> tuple[I64, I64]:
+        """Candidate pairs (a, b), a < b, as places in ``order``, the row numbers of ``rows`` in order of key."""
+        at = np.flatnonzero(rows["phash"].is_not_null().to_numpy()[order])
+        taken = order[at]
+        signed, text = sign_column(rows["caption"])
+        bits = self.bits(text[taken], rows["image_grid"].is_not_null().to_numpy()[taken])
+        image = rows["phash"].fill_null(0).to_numpy()[taken]
+        a, b = all_pairs((values[taken] for values in signed), len(signed), image, bits)
         return at[a], at[b]
 
     def spread(self, rows: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pl.DataFrame]]:
@@ -202,6 +216,16 @@ def mark(rows: pl.DataFrame, group: pl.Series, kind: str, most: int = 1) -> pl.D
         )
         .drop("_row", "best_key", "why")
     )
+
+
+def key_order(rows: pl.DataFrame) -> I64:
+    """Row numbers in order of key, then origin; by the first half of keys of 32 hex digits where that decides."""
+    lead = rows["key"].str.head(16).str.to_integer(base=16, dtype=pl.UInt64, strict=False)
+    order = lead.arg_sort()
+    sure = rows.height and rows["key"].str.len_bytes().min() == 32 and not lead.null_count()
+    if not sure or (lead.gather(order).diff() == 0).any():
+        order = rows.select(pl.arg_sort_by("key", "origin")).to_series()
+    return order.cast(pl.Int64).to_numpy()
 
 
 def _pixels() -> pl.Expr:

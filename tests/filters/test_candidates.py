@@ -22,7 +22,7 @@ def test_small_buckets_are_compared_in_full() -> None:
     values = RNG.integers(0, 100, (3, rows), dtype=np.uint32)
     image = RNG.integers(0, 2**64, rows, dtype=np.uint64)
     image[200:] = flipped(image[:200], 9)
-    a, b = all_pairs(values, image, np.full(rows, 12, np.uint32), window=rows)
+    a, b = all_pairs(values, len(values), image, np.full(rows, 12, np.uint32), window=rows)
     i, j = np.triu_indices(rows, 1)
     near = (np.bitwise_count(image[i] ^ image[j]) <= 12) & (values[:, i] == values[:, j]).any(axis=0)
     assert near.sum() > 3
@@ -35,7 +35,7 @@ def test_one_value_for_all_rows_still_finds_near_images(bits: int, found: float)
     image = RNG.integers(0, 2**64, rows, dtype=np.uint64)
     image[rows // 2 :] = flipped(image[: rows // 2], bits)
     values = np.zeros((16, rows), dtype=np.uint32)
-    a, b = all_pairs(values, image, np.full(rows, 6, np.uint32))
+    a, b = all_pairs(values, len(values), image, np.full(rows, 6, np.uint32))
     assert (b - a == rows // 2).all()
     assert len(a) >= found * rows // 2
 
@@ -43,8 +43,8 @@ def test_one_value_for_all_rows_still_finds_near_images(bits: int, found: float)
 def test_the_bits_of_both_rows_count() -> None:
     image = np.array([0b111, 0], dtype=np.uint64)
     values = np.zeros((1, 2), dtype=np.uint32)
-    assert len(all_pairs(values, image, np.array([3, 3], np.uint32))[0]) == 1
-    assert len(all_pairs(values, image, np.array([3, 2], np.uint32))[0]) == 0
+    assert len(all_pairs(values, len(values), image, np.array([3, 3], np.uint32))[0]) == 1
+    assert len(all_pairs(values, len(values), image, np.array([3, 2], np.uint32))[0]) == 0
 
 
 def test_fewer_bits_where_more_pairs_share_the_caption() -> None:
@@ -67,5 +67,5 @@ def test_images_within_the_bits_are_all_joined(bits: int) -> None:
 
 def test_no_rows() -> None:
     nothing = np.empty(0, dtype=np.uint64)
-    assert all_pairs(np.empty((16, 0), np.uint32), nothing, np.empty(0, np.uint32))[0].tolist() == []
+    assert all_pairs(np.empty((16, 0), np.uint32), 16, nothing, np.empty(0, np.uint32))[0].tolist() == []
     assert image_pairs(nothing, 4)[0].tolist() == []
