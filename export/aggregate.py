@@ -6,6 +6,7 @@ Everything is computed lazily over the ledger's parquet files, so that a million
 from __future__ import annotations
 
 import base64
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import polars as pl
 
 from ..pipeline import files
 from ..pipeline.columns import COLUMNS
+from ..pipeline.registry import stage_class
 from .words import words
 
 SHOWN = 12
@@ -88,7 +90,7 @@ def _histogram(ledger: pl.LazyFrame, told: dict[str, Any], measure: Measure) -> 
         return None
     order = list(told["stages"])
     later = order[order.index(measure.stage) + 1 :] if measure.stage in order else []
-    mine = (pl.col("stage") == measure.stage) & (pl.col("reason") == measure.reason)
+    mine = (pl.col("stage") == measure.stage) & (pl.col("reason") == measure.reason) & ~_lost_anyway(fields, measure)
     reached = (pl.col("status") == "kept") | pl.col("stage").is_in(later) | mine
     values = (
         ledger.filter(reached & pl.col(measure.column).is_not_null())
@@ -113,6 +115,15 @@ def _histogram(ledger: pl.LazyFrame, told: dict[str, Any], measure: Measure) -> 
         "edges": edges,
         "counts": counts,
     }
+
+
+def _lost_anyway(fields: dict[str, Any], measure: Measure) -> pl.Expr:
+    """True where the stage drops a pair whatever this threshold is: one reason may have several causes."""
+    given: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in fields.items() if k != "name"}
+    loosest = given | {measure.field: -math.inf if measure.least else math.inf}
+    # Constructed without validation: infinity is no valid threshold, and that is the point.
+    reasons = stage_class(measure.stage).model_construct(None, **loosest).reasons().values()
+    return pl.any_horizontal([r.fill_null(False) for r in reasons])
 
 
 def _bins(values: list[float], counts: list[int], threshold: float) -> tuple[list[float], list[int]]:

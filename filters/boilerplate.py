@@ -19,6 +19,7 @@ from ..pipeline.stage import StageModel, threshold
 from .spans import Span, mark
 
 _SITE = r"(?:网|网站|新闻|频道|在线|百科|官网|论坛|社区|日报|晚报|图库|图片|客户端)"
+_DANGLING = "，、,;；:：-_—|｜ ·"
 _NAME = r"[\p{Han}A-Za-z0-9·/ ]{1,24}"
 
 # ruff: noqa: E501  (a pattern broken over lines is harder to read than a long one)
@@ -148,22 +149,19 @@ class Boilerplate(StageModel):
     max_share: float = threshold(0.6, "share of a caption that may be boilerplate; more drops it", gt=0, le=1)
 
     def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
-        before = batch.select(pl.col("caption").str.len_chars().alias("n")).to_series()
+        before = batch.select(_words("caption").alias("n")).to_series()
         candidates = batch.select(pl.col("caption").str.contains(_any()) | pl.col("caption").is_in(WHOLE)).to_series()
         batch = mark(batch, "boilerplate", candidates.fill_null(False), _find)
-        left = pl.col("caption").str.count_matches(r"[\p{Han}\p{L}\p{N}]")
-        share = 1 - pl.col("caption").str.len_chars() / before
-        return batch.with_columns(
-            boilerplate_share=pl.when((before > 0) & (left == 0))
-            .then(1.0)
-            .when(before > 0)
-            .then(share)
-            .otherwise(0.0)
-            .round(4)
-        )
+        share = pl.when(before > 0).then(1 - _words("caption") / before).otherwise(0.0)
+        return batch.with_columns(boilerplate_share=share.round(4))
 
     def reasons(self) -> Mapping[str, pl.Expr]:
         return {"boilerplate": pl.col("boilerplate_share") > self.max_share}
+
+
+def _words(column: str) -> pl.Expr:
+    """Han characters and runs of other letters and digits: a file name counts as what it says, not by its length."""
+    return pl.col(column).str.count_matches(r"\p{Han}|[\p{Latin}\p{N}_]+|\p{L}")
 
 
 @cache
@@ -187,13 +185,25 @@ def _find(caption: str) -> list[Span]:
     for name, pattern in _compiled().items():
         for match in pattern.finditer(caption):
             if match.group().strip():
-                found.append(
-                    Span(match.start(), match.end(), match.group().strip()[:60], name, "cut", _join(caption, match))
-                )
+                start, end = _with_separators(caption, match.start(), match.end())
+                found.append(Span(start, end, match.group().strip()[:60], name, "cut", _join(caption, start, end)))
     return found
 
 
-def _join(caption: str, match: re.Match[str]) -> str:
+def _with_separators(caption: str, start: int, end: int) -> tuple[int, int]:
+    """The cut with the commas and dashes that would be left dangling at an end of the caption."""
+    if not caption[end:].strip(_DANGLING):
+        end = len(caption)
+        while start and caption[start - 1] in _DANGLING:
+            start -= 1
+    if not caption[:start].strip(_DANGLING):
+        start = 0
+        while end < len(caption) and caption[end] in _DANGLING:
+            end += 1
+    return start, end
+
+
+def _join(caption: str, start: int, end: int) -> str:
     """A space where a cut would glue two Latin words together, else nothing."""
-    before, after = caption[: match.start()][-1:], caption[match.end() :][:1]
+    before, after = caption[:start][-1:], caption[end:][:1]
     return " " if before.isascii() and before.isalnum() and after.isascii() and after.isalnum() else ""

@@ -18,7 +18,7 @@ from pydantic import Field
 from ..pipeline.errors import RecipeError
 from ..pipeline.stage import StageModel, operational
 from ..pipeline.stage import threshold as decides
-from .detectors import fingerprint, load_detector
+from .detectors import Pixels, fingerprint, load_detector
 from .images import map_images, view
 
 
@@ -36,11 +36,9 @@ class ImageSafety(StageModel):
     threads: int = operational(2, "threads per process", ge=1)
 
     def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
-        found = load_detector(self.detector).look(
-            map_images(
-                lambda p: view(*p)[1], list(zip(batch["image_sha256"], batch["image"], strict=True)), self.threads
-            )
-        )
+        pairs = list(zip(batch["image_sha256"], batch["image"], strict=True))
+        pictures = map_images(_rgb, pairs, self.threads)
+        found = load_detector(self.detector).look(pictures)
         batch = batch.with_columns(
             nsfw=pl.Series([round(p, 4) for p, _ in found], dtype=pl.Float32),
             unsafe_class=pl.Series([name if p > 0 else None for p, name in found], dtype=pl.String),
@@ -70,6 +68,10 @@ class ImageSafety(StageModel):
             "No real detector of unsafe images was used: the sample's stand-in finds only the sample's own marks. "
             "Give one with --set image_safety.detector=onnx:PATH.",
         )
+
+
+def _rgb(pair: tuple[str, bytes]) -> Pixels:
+    return np.ascontiguousarray(view(*pair)[1][..., ::-1])
 
 
 @lru_cache(4)

@@ -139,11 +139,11 @@ def _at(caption: str, tokens: list[tuple[int, str, str]], i: int, found: list[Sp
     titled = re.compile("|".join(_titles()["after"]))
     if word == surname and titled.match(caption, start + len(surname)):
         return Span(start, start + len(surname), surname, "surname", "")
-    for end in _ends(tokens, i, len(surname)):
+    for end in _ends(tokens, i, len(surname), role):
         if caption[end : end + 1] in ("·", "•"):
             return None
         given = caption[start + len(surname) : end]
-        if not 1 <= len(given) <= 2 or not all("一" <= c <= "鿿" for c in given):
+        if not 1 <= len(given) <= 2 or not all("一" <= c <= "鿿" for c in given) or given.endswith(_SPEECH):
             continue
         title = titled.match(caption, end) is not None
         speech = caption.startswith(_SPEECH, end)
@@ -168,10 +168,15 @@ def _is_place(caption: str, start: int, end: int) -> bool:
     return caption[end : end + 1] in tuple("路街区县镇村山河湖市州省国岛港城队杯奖号站")
 
 
-def _ends(tokens: list[tuple[int, str, str]], i: int, surname: int) -> list[int]:
-    """Where a name that begins at token ``i`` may end: at token ends, two or three characters on; longest first."""
+def _ends(tokens: list[tuple[int, str, str]], i: int, surname: int, role: bool) -> list[int]:
+    """Where a name that begins at token ``i`` may end: at token ends, two or three characters on; longest first.
+
+    After a role any character may end it: the segmenter knows no border inside 记者李丽华摄.
+    """
     start = tokens[i][0]
-    ends = [at + len(word) for at, word, _ in tokens[i : i + 3]]
+    ends = {at + len(word) for at, word, _ in tokens[i : i + 3]}
+    if role and len(tokens[i][1]) + len("".join(w for _, w, _ in tokens[i + 1 : i + 3])) > surname + 1:
+        ends |= {start + surname + 1, start + surname + 2}
     return sorted({e for e in ends if surname < e - start <= surname + 2}, reverse=True)
 
 

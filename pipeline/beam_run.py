@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+import os
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
 
 LOCAL = "FnApiRunner"
 
@@ -43,13 +47,36 @@ def run(build: Callable[[beam.Pipeline], object], options: PipelineOptions) -> d
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline)
-    result = pipeline.run()
-    result.wait_until_finish()
+    quiet = is_local(options) and options.view_as(DirectOptions).direct_num_workers > 1
+    with _worker_output() if quiet else nullcontext():
+        result = pipeline.run()
+        result.wait_until_finish()
     counted: dict[str, dict[str, int]] = {}
     for metric in result.metrics().query()["counters"]:
         name = metric.key.metric
         counted.setdefault(name.namespace, {})[name.name] = int(metric.result)
     return counted
+
+
+@contextmanager
+def _worker_output() -> Iterator[None]:
+    """Keeps what local worker processes write to standard error (Beam's own log lines), and shows it where a run fails.
+
+    They inherit the file descriptor and take no log level, so the descriptor is what has to be turned.
+    """
+    sys.stderr.flush()
+    before = os.dup(2)
+    with tempfile.TemporaryFile() as log:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield
+        except BaseException:
+            log.seek(0)
+            os.write(before, log.read()[-20000:])
+            raise
+        finally:
+            os.dup2(before, 2)
+            os.close(before)
 
 
 def _runner(options: PipelineOptions) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 import sys
 from contextlib import ExitStack
@@ -170,6 +171,8 @@ def stages(
 def main() -> None:
     """Entry point: known errors become one message and an exit code."""
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # Beam warns at import of Google clients that tuwen does not use.
+    logging.getLogger().addFilter(lambda record: "apitools" not in record.getMessage())
     try:
         app()
     except TuwenError as error:

@@ -76,7 +76,7 @@ _ALL = (
     Column("lang", pl.String, "language", "BCP 47: zh, yue, wuu, ja, ko, en, … or und"),
     Column("han_ratio", pl.Float32, "language", "Han characters over letters", "share"),
     Column("boilerplate", pl.List(SPAN), "boilerplate", "phrases and patterns cut or dropped"),
-    Column("boilerplate_share", pl.Float32, "boilerplate", "characters cut over characters", "share"),
+    Column("boilerplate_share", pl.Float32, "boilerplate", "words cut over words (a Han character is one)", "share"),
     Column("template_count", pl.UInt32, "templates", "pages of the same site that carry this caption", "pages"),
     Column("sensitive", pl.List(SPAN), "sensitive", "sensitive words found, with category and action"),
     Column("chars", pl.UInt32, "length", "letters and digits of the caption", "characters"),

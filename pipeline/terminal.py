@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
 from .engine import Progress as Report
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+PLAIN_WIDTH = 150
+"""Columns of a table where nothing tells the width: a log file's reader scrolls better than they unfold."""
+
+
+def _console(file: TextIO) -> Console:
+    console = Console(file=file, highlight=False, soft_wrap=True)
+    return console if console.is_terminal else Console(file=file, highlight=False, soft_wrap=True, width=PLAIN_WIDTH)
+
+
+out = _console(sys.stdout)
+# A descriptor of its own: while local workers run, theirs is turned aside (beam_run.py).
+err = _console(os.fdopen(os.dup(2), "w", buffering=1))
 
 WORDS = {"measure": "measure (units)", "relate": "relate (units)", "emit": "emit (shards)"}
 

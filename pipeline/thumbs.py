@@ -11,6 +11,9 @@ import cv2
 import numpy as np
 import polars as pl
 
+from ..filters.image_header import BadImage
+from ..filters.images import load
+
 PER_REASON = 8
 """Pairs kept per reason and unit; the report takes its choice over all units from these."""
 
@@ -20,13 +23,14 @@ SCHEMA = {"unit": pl.String, "ordinal": pl.UInt32, "key": pl.String, "thumb": pl
 
 def thumbnail(image: bytes) -> bytes | None:
     """A JPEG of at most 160 pixels on the longer side, or None where the image does not decode."""
-    pixels = cv2.imdecode(np.frombuffer(image, np.uint8), cv2.IMREAD_REDUCED_COLOR_2)
-    if pixels is None:
+    try:
+        pixels = load(image, LONGEST, LONGEST)[1]
+    except BadImage:
         return None
     scale = LONGEST / max(pixels.shape[:2])
     if scale < 1:
         size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
-        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA)
+        pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)
     ok, out = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 80])
     return out.tobytes() if ok else None
 

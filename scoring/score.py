@@ -37,7 +37,9 @@ class Score(StageModel):
     )
     batch_size: int = Field(32, ge=1, description="pairs the model sees at once; fixed, the last batch is padded")
     device: str = operational("auto", "auto, cpu, cuda or cuda:N")
-    threads: int = operational(0, "torch threads per process; 0 leaves torch's own choice", ge=0)
+    threads: int = operational(
+        1, "torch threads per process; one, because sums over more differ in the last bits", ge=1
+    )
 
     def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
         model = load_scorer(self.scorer, self.device, self.batch_size, self.threads)

@@ -94,7 +94,7 @@ class TorchScorer:
         return np.concatenate(out) if out else np.zeros((0, 1), np.float32)
 
 
-def load_scorer(spec: str = EMBEDDED, device: str = "auto", batch: int = 32, threads: int = 0) -> Scorer:
+def load_scorer(spec: str = EMBEDDED, device: str = "auto", batch: int = 32, threads: int = 1) -> Scorer:
     """The scorer that ``spec`` names, loaded once per process.
 
     Raises ``RecipeError`` where there is no such model or its weights cannot be had.
@@ -103,8 +103,7 @@ def load_scorer(spec: str = EMBEDDED, device: str = "auto", batch: int = 32, thr
 
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
-    if threads:
-        torch.set_num_threads(threads)
+    torch.set_num_threads(threads)
     return _load(spec, device, batch)
 
 

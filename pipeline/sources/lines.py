@@ -12,6 +12,7 @@ import csv
 import gzip
 import io
 import lzma
+import zlib
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import IO, TYPE_CHECKING, NamedTuple, cast
@@ -27,6 +28,8 @@ MAX_LINE = 4 * 2**20
 MAX_RECORD_LINES = 1000
 _BLOCK = 4 * 2**20
 csv.field_size_limit(max(csv.field_size_limit(), MAX_LINE))
+UNPACKING = (OSError, EOFError, zlib.error, lzma.LZMAError)
+"""What reading a damaged compressed file raises."""
 _MAGIC = {b"\x1f\x8b": "gzip", b"BZ": "bz2", b"\xfd7": "xz", b"\x28\xb5": "zstd"}
 
 

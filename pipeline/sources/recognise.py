@@ -6,13 +6,12 @@ import csv
 import io
 import json
 import re
-import zlib
 from typing import NamedTuple
 
 from . import where
 from .charset import decode
 from .http_body import looks_like_html
-from .lines import compression, decompressed
+from .lines import UNPACKING, compression, decompressed
 from .tablecols import Columns, choose, guess
 
 HEAD = 256 * 2**10
@@ -75,7 +74,7 @@ def recognise(path: str, name: str) -> Kind:
             try:
                 while len(head) < HEAD and (piece := stream.read1(16384) if hasattr(stream, "read1") else b""):
                     head += piece
-            except (OSError, EOFError, zlib.error):
+            except UNPACKING:
                 pass  # what could be read decides; the reader tells where the file breaks
     plain = name.removesuffix("." + suffix(name)) if suffix(name) in _PACKED else name
     return Kind(_word(head, suffix(plain)), packed, head)

@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import where
-from .lines import UNIT_ROWS, csv_records, decompressed, plan
+from .lines import UNIT_ROWS, UNPACKING, csv_records, decompressed, plan
 from .recognise import Kind, head_text
 from .tablecols import Columns, choose, guess
 from .tables import MAX_JSON
@@ -35,6 +35,8 @@ class TablePlan:
 
 def plan_table(path: str, kind: Kind, given: Mapping[str, str]) -> TablePlan | str:
     """The plan of the table at ``path``, or a sentence that says why it is none and what to do."""
+    if not kind.head:
+        return "the file is empty or cannot be unpacked; fetch it again"
     if kind.word == "parquet":
         return _plan_parquet(path, given)
     if kind.word == "json":
@@ -164,7 +166,10 @@ def _flat(value: Any) -> list[Any]:
 
 def _plan_json(path: str, kind: Kind, given: Mapping[str, str]) -> TablePlan | str:
     with where.open_binary(path) as handle:
-        data = decompressed(handle, kind.packed).read(MAX_JSON + 1)
+        try:
+            data = decompressed(handle, kind.packed).read(MAX_JSON + 1)
+        except UNPACKING as error:
+            return f"the file cannot be unpacked: {where.explain(error)}. Fetch it again if it was cut"
     try:
         items = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -186,10 +191,15 @@ def _plan_parquet(path: str, given: Mapping[str, str]) -> TablePlan | str:
             if isinstance(columns, str):
                 return columns
             rows = table.metadata.num_rows
-            batch = next(table.iter_batches(256, columns=[columns.image]), None)
+            if rows != sum(table.metadata.row_group(i).num_rows for i in range(table.num_row_groups)):
+                return "the parquet file's row counts do not add up; fetch it again"
         except (pa.ArrowException, OSError) as error:
             return f"the parquet file cannot be read: {error}. Fetch it again if it was cut"
-        samples = batch.to_pylist() if batch is not None else []
+        try:
+            batch = next(table.iter_batches(256, columns=[columns.image]), None)
+            samples = batch.to_pylist() if batch is not None else []
+        except (pa.ArrowException, OSError, ValueError):
+            samples = []  # the reader tells which rows
     options = {"kind": "parquet", **_named(columns)}
     paths = _place(samples, path, options, given)
     ranges = [(a, min(a + UNIT_ROWS, rows), 0) for a in range(0, rows, UNIT_ROWS)]

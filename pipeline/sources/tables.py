@@ -11,14 +11,15 @@ import csv
 import io
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 from urllib.parse import unquote
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..errors import InputError
 from . import where
-from .lines import Line, csv_records, decompressed, lines
+from .lines import UNPACKING, Line, csv_records, decompressed, lines
 from .rows import MAX_FILE, Pair, Reason
 from .sidecars import from_name
 from .urls import resolve
@@ -29,17 +30,23 @@ MAX_JSON = 512 * 2**20
 def line_pairs(root: str, file: str, start: int, end: int, options: Mapping[str, str]) -> Iterator[Pair]:
     """The pairs of a byte range of a jsonl, csv, tsv or URL list; ``options`` are those of its plan."""
     path, name = where.join(root, file), file or where.last(root)
-    delimiter = options.get("delimiter", "")
+    delimiter, packed = options.get("delimiter", ""), options.get("packed", "")
     with where.open_binary(path) as handle:
-        stream = decompressed(handle, options.get("packed", ""))
-        if end < 0:
-            stream.read(start)
-        else:
-            handle.seek(start)
         number = int(options.get("line", "1"))
+        stream = decompressed(handle, packed)
         quoted = options["kind"] == "csv"
         found = csv_records(stream, number, end, delimiter) if quoted else lines(stream, end, number)
-        yield from _records(found, name, where.folder(path), options)
+        try:
+            if packed:
+                stream.read(start)
+            else:
+                handle.seek(start)
+            yield from _records(found, name, where.folder(path), options)
+        except UNPACKING as error:
+            if not packed:
+                raise
+            detail = f"{name} cannot be unpacked to its end: {where.explain(error)}. Fetch it again if it was cut"
+            yield Pair(f"{name}#{start}#broken", reason="broken_archive", detail=detail)
 
 
 def _records(found: Iterator[Line], name: str, folder: str, options: Mapping[str, str]) -> Iterator[Pair]:
@@ -105,7 +112,12 @@ def json_pairs(root: str, file: str, options: Mapping[str, str]) -> Iterator[Pai
     """The pairs of a file that is one JSON array of objects."""
     path, name = where.join(root, file), file or where.last(root)
     with where.open_binary(path) as handle:
-        data = decompressed(handle, options.get("packed", "")).read(MAX_JSON + 1)
+        try:
+            data = decompressed(handle, options.get("packed", "")).read(MAX_JSON + 1)
+        except UNPACKING as error:
+            detail = f"{name} cannot be unpacked: {where.explain(error)}. Fetch it again if it was cut"
+            yield Pair(f"{name}#0#broken", reason="broken_archive", detail=detail)
+            return
     if len(data) > MAX_JSON:
         detail = f"a JSON array of more than {MAX_JSON} bytes; write one object per line (jsonl)"
         yield Pair(f"{name}#0#0", reason="file_too_large", detail=detail)
@@ -127,15 +139,30 @@ def parquet_pairs(root: str, file: str, start: int, end: int, options: Mapping[s
     """The pairs of rows ``start`` to ``end`` of a parquet file."""
     path, name = where.join(root, file), file or where.last(root)
     names = [options[role] for role in ("caption", "image", "page") if options.get(role)]
+    read = start
     with where.open_binary(path) as handle:
         try:
-            table = pq.ParquetFile(handle)
-            for at, batch in _row_batches(table, start, end, names):
-                for n, values in enumerate(batch.to_pylist()):
-                    yield from record_pairs(values, f"{name}#{at + n}", where.folder(path), options)
-        except (pa.ArrowException, OSError) as error:
-            detail = f"{name} cannot be read in rows {start} to {end}: {error}"
-            yield Pair(f"{name}#{start}#broken", reason="file_unreadable", detail=detail)
+            for at, batch in _row_batches(pq.ParquetFile(handle), start, end, names):
+                for n, values in enumerate(_row_values(batch)):
+                    if isinstance(values, str):
+                        yield Pair(f"{name}#{at + n}#0", reason="bad_line", detail=f"the row does not parse: {values}")
+                    else:
+                        yield from record_pairs(values, f"{name}#{at + n}", where.folder(path), options)
+                read = at + batch.num_rows
+        except (pa.ArrowException, OSError, ValueError) as error:
+            for row in range(read, end):
+                detail = f"row {row} of {name} cannot be read: {error}. Fetch the file again if it was cut"
+                yield Pair(f"{name}#{row}#0", reason="file_unreadable", detail=detail)
+
+
+def _row_values(batch: pa.RecordBatch) -> list[dict[str, Any] | str]:
+    """The rows of a batch; for a row that does not convert (text that is not UTF-8) the error's message."""
+    try:
+        return list(batch.to_pylist())
+    except (pa.ArrowException, ValueError) as error:
+        if batch.num_rows == 1:
+            return [str(error)]
+    return [values for row in range(batch.num_rows) for values in _row_values(batch.slice(row, 1))]
 
 
 def _row_batches(table: pq.ParquetFile, start: int, end: int, names: list[str]) -> Iterator[tuple[int, pa.RecordBatch]]:
@@ -155,20 +182,29 @@ def _row_batches(table: pq.ParquetFile, start: int, end: int, names: list[str]) 
         first += rows
 
 
+class _Image(NamedTuple):
+    """An image as a table names it: its URL or its bytes, or why it has neither."""
+
+    url: str | None = None
+    data: bytes | None = None
+    reason: Reason | None = None
+    detail: str | None = None
+
+
 def record_pairs(values: Mapping[str, Any], origin: str, folder: str, options: Mapping[str, str]) -> Iterator[Pair]:
     """The pairs of one record: each of its images with each of its captions."""
-    page = values.get(options.get("page", "")) or None
-    blank = Pair(origin, caption_origin="column", page_url=page if isinstance(page, str) else None)
-    images = [_with_image(blank, v, folder, options) for v in _listed(values.get(options["image"]))]
-    captions = [_with_caption(c, options["caption"]) for c in _listed(values.get(options["caption"]))]
+    told = values.get(options["page"]) if "page" in options else None
+    page = told if isinstance(told, str) and told else None
+    images = [_image(v, folder, options) for v in _listed(values.get(options["image"]))]
+    captions = [_caption(c, options["caption"]) for c in _listed(values.get(options["caption"]))]
     if options["kind"] == "urls" and captions[0][0] is None:
         captions = [_bare(values["url"], options)]
     n = 0
-    for pair in images:
+    for url, data, reason, detail in images:
         for caption, why in captions:
-            if caption is None and pair.reason is None:
-                pair = pair._replace(reason="caption_missing", detail=why)
-            yield pair._replace(origin=f"{origin}#{n}", caption=caption)
+            missing = caption is None and reason is None
+            verdict: tuple[Reason | None, str | None] = ("caption_missing", why) if missing else (reason, detail)
+            yield Pair(f"{origin}#{n}", caption, "column", url, data, page, *verdict)
             n += 1
 
 
@@ -178,7 +214,7 @@ def _listed(value: Any) -> list[Any]:
     return [value]
 
 
-def _with_caption(value: Any, column: str) -> tuple[str | None, str]:
+def _caption(value: Any, column: str) -> tuple[str | None, str]:
     if isinstance(value, str):
         return value, ""
     if isinstance(value, int | float) and not isinstance(value, bool):
@@ -197,37 +233,39 @@ def _bare(url: str, options: Mapping[str, str]) -> tuple[str | None, str]:
     )
 
 
-def _with_image(blank: Pair, value: Any, folder: str, options: Mapping[str, str]) -> Pair:
+def _image(value: Any, folder: str, options: Mapping[str, str]) -> _Image:
     if isinstance(value, dict):
         value = value.get("bytes") or value.get("url") or value.get("path")
     if isinstance(value, bytes):
-        return blank._replace(image=value) if len(value) <= MAX_FILE else _too_large(blank, len(value))
-    if not isinstance(value, str) or not value.strip():
-        held = "nothing" if value is None or value == "" else repr(value)[:40]
-        detail = f"column {options['image']!r} holds {held} here; expected a URL or a path"
-        return blank._replace(reason="image_missing", detail=detail)
-    text = value.strip()
-    if text.lower().startswith(("http:", "https:", "//", "data:")):
-        found = resolve(text)
-        return blank._replace(image_url=found.url, reason=found.reason, detail=found.detail)
-    return _from_file(blank, text, folder, options.get("images", ""))
+        return _Image(data=value) if len(value) <= MAX_FILE else _too_large(len(value))
+    text = value.strip() if isinstance(value, str) else ""
+    if not text:
+        held = "nothing" if value is None or isinstance(value, str) else repr(value)[:40]
+        return _Image(
+            reason="image_missing",
+            detail=f"column {options['image']!r} holds {held} here; expected a URL or a path",
+        )
+    if text[:6].lower().startswith(("http:", "https:", "//", "data:")):
+        url, reason, detail = resolve(text)
+        return _Image(url, None, reason, detail)
+    return _file(text, folder, options.get("images", ""))
 
 
-def _from_file(blank: Pair, value: str, folder: str, images: str) -> Pair:
+def _file(value: str, folder: str, images: str) -> _Image:
     base = images if images.startswith("/") or where.is_remote(images) else where.join(folder, images)
     path = where.normal(value) if value.startswith(("/", "file://")) or where.is_remote(value) else f"{base}/{value}"
-    reason: Reason = "image_missing"
     try:
         data = where.read_at_most(path, MAX_FILE)
-        return blank._replace(image=data) if data is not None else _too_large(blank, where.size(path))
     except FileNotFoundError:
         shown = f"{images}/{value}" if images else value
         detail = f"{shown} is not there; paths are read relative to the table, or to --input images=FOLDER"
-    except (OSError, ValueError) as error:
-        reason = "file_unreadable"
-        detail = f"{value}: {where.explain(error)}"
-    return blank._replace(reason=reason, detail=detail)
+        return _Image(reason="image_missing", detail=detail)
+    except (OSError, ValueError, InputError) as error:
+        return _Image(reason="file_unreadable", detail=f"{value}: {where.explain(error)}")
+    if data is None:
+        return _too_large(where.size(path))
+    return _Image(data=data) if data else _Image(reason="image_empty", detail=f"{value} has no bytes; fetch it again")
 
 
-def _too_large(blank: Pair, size: int) -> Pair:
-    return blank._replace(reason="image_too_large", detail=f"the image has {size} bytes, at most {MAX_FILE} are read")
+def _too_large(size: int) -> _Image:
+    return _Image(reason="image_too_large", detail=f"the image has {size} bytes, at most {MAX_FILE} are read")

@@ -46,9 +46,9 @@ def resolve(reference: str, base: str | None = None) -> Resolved:
     >>> resolve("data:image/gif;base64,R0").reason
     'data_url'
     """
+    if _PLAIN.fullmatch(reference):
+        return Resolved(reference)
     text = tidy(reference)
-    if _PLAIN.fullmatch(text):
-        return Resolved(text)
     if not text:
         return Resolved(None, "bad_url", "the image has an empty URL; expected http:// or https://")
     scheme = _SCHEME.match(text)

@@ -23,7 +23,9 @@ from .rows import Pair
 
 _WINDOW = 2**20
 _OVERLAP = 4096
-_START = re.compile(rb"\x1f\x8b\x08|WARC/1\.[01]\r?\n")
+_MEMBER, _LINE = rb"\x1f\x8b\x08", rb"WARC/1\.[01]\r?\n"
+_STARTS = {b"\x1f\x8b": re.compile(_MEMBER), b"WA": re.compile(_LINE)}
+_ANY_START = re.compile(_MEMBER + b"|" + _LINE)
 _MARK = b"WARC/1."
 
 
@@ -83,11 +85,14 @@ def records(handle: IO[bytes], start: int = 0, end: int = -1) -> Iterator[Record
 
 def next_record(handle: IO[bytes], at: int, within: int = sys.maxsize) -> int | None:
     """The offset of the first record that begins in the ``within`` bytes from ``at`` on; None if there is none."""
+    handle.seek(0)
+    # A compressed file may hold plain records within a member, and a plain one a compressed file as payload.
+    start = _STARTS.get(handle.read(2), _ANY_START)
     position = at
     while position - at < within:
         handle.seek(position)
         window = handle.read(_WINDOW + _OVERLAP)
-        for found in _START.finditer(window, 0, min(len(window), _WINDOW + len(_MARK) + 3)):
+        for found in start.finditer(window, 0, min(len(window), _WINDOW + len(_MARK) + 3)):
             if found.start() < _WINDOW and _is_record(handle, window, found.start(), position):
                 return position + found.start()
         if len(window) < _WINDOW + _OVERLAP:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import errno
 import os
+import stat
 from pathlib import Path
 from typing import IO, Any
 from urllib.parse import unquote, urlsplit
@@ -20,8 +21,10 @@ from ..errors import InputError
 
 def is_remote(path: str) -> bool:
     """Whether ``path`` is a URL that fsspec opens (``s3://…``, ``zip://…::file.zip``), not a local path."""
-    scheme, found, _ = path.partition("://")
-    return bool(found) and scheme.replace("+", "").replace("-", "").replace(".", "").isalnum()
+    if "://" not in path:
+        return False
+    scheme = path.partition("://")[0]
+    return bool(scheme) and scheme.replace("+", "").replace("-", "").replace(".", "").isalnum()
 
 
 def normal(path: str) -> str:
@@ -49,6 +52,10 @@ def folder(path: str) -> str:
 def open_binary(path: str) -> IO[bytes]:
     """``path`` opened for reading bytes, seekable; OSError where it cannot be."""
     if not is_remote(path):
+        # A pipe would wait for ever and a device never end.
+        mode = Path(path).stat().st_mode
+        if not stat.S_ISREG(mode) and not stat.S_ISDIR(mode):
+            raise OSError(errno.EINVAL, "it is a pipe, socket or device, expected a plain file")
         return Path(path).open("rb")
     fs, inner = _remote(path)
     handle: IO[bytes] = fs.open(inner, "rb")
@@ -112,8 +119,10 @@ def check_exists(path: str) -> None:
             there = bool(fs.exists(inner))
         else:
             there = Path(path).exists()
-    except OSError as error:
-        raise InputError(f"{path}: {explain(error)}") from error
+    except InputError:
+        raise
+    except Exception as error:  # each store's client has errors of its own (no credentials, no network)
+        raise InputError(f"{path}: cannot be reached. {explain(error)}") from error
     if not there:
         raise InputError(f"{path}: no such file or folder; expected an input that is there.{_near(path)}")
 

@@ -3,7 +3,9 @@ from __future__ import annotations
 import gzip
 import io
 import json
+import os
 import re
+import tarfile
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -14,7 +16,7 @@ import polars as pl
 import pytest
 
 from tuwen.pipeline.errors import InputError, UsageError
-from tuwen.pipeline.sources import open_input, read_unit
+from tuwen.pipeline.sources import open_input, plan, read_unit
 from tuwen.pipeline.sources.recognise import recognise
 from tuwen.pipeline.units import Unit
 
@@ -153,6 +155,42 @@ def test_units_do_not_depend_on_where_the_input_lies(tmp_path: Path) -> None:
     assert [len(u.files) for u in found[0]] == [100, 100, 50]
     again = open_input(str(tmp_path / "x" / "data"), 1)
     assert not {u.id for u in again} & {u.id for u in found[0]}
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_large_archives_are_cut(tmp_path: Path, read: Read, monkeypatch: pytest.MonkeyPatch, packed: bool) -> None:
+    path = tmp_path / "a.warc"
+    path.write_bytes((gzip.compress(WARC) if packed else WARC) * 40)
+    whole = read(path)
+    assert len(whole) == 40 and len(open_input(str(path))) == 1
+    monkeypatch.setattr(plan, "WARC_STEP", 1500)
+    assert len(open_input(str(path))) > 3
+    assert [r["key"] for r in read(path)] == [r["key"] for r in whole]
+    path.write_bytes(gzip.compress(WARC * 400, 0))  # one member: it cannot be entered in the middle
+    assert len(open_input(str(path))) == 1
+
+
+def test_large_tars_are_cut(tmp_path: Path, read: Read, png: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "a.tar"
+    with tarfile.open(path, "w") as out:
+        for name, data in ((f"{i}.{e}", png if e == "png" else b"red") for i in range(30) for e in ("png", "txt")):
+            member = tarfile.TarInfo(name)
+            member.size = len(data)
+            out.addfile(member, io.BytesIO(data))
+    whole = read(path)
+    monkeypatch.setattr(plan, "TAR_STEP", 5000)
+    assert len(open_input(str(path))) > 3
+    assert [r["origin"] for r in read(path)] == [r["origin"] for r in whole]
+
+
+def test_pipes_are_refused(tmp_path: Path, read: Read, png: bytes) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(InputError, match="expected a plain file"):
+        open_input(str(tmp_path / "pipe"))
+    (tmp_path / "a.png").write_bytes(png)
+    (tmp_path / "a.txt").write_text("红色的车")
+    assert sorted(str(r["reason"]) for r in read(tmp_path)) == ["None", "file_unreadable", "file_unreadable"]
 
 
 def test_a_file_that_is_gone_is_a_row(tmp_path: Path) -> None:

@@ -123,11 +123,15 @@ def test_local_images_and_lists_of_captions(tmp_path: Path, read: Read, png: byt
         {"image": "1.png", "zh": []},
         {"image": "photos", "zh": ["a\0b"]},
         {"image": "a\0b.png", "zh": ["零"]},
+        {"image": "nosuch://bucket/a.png", "zh": ["别处"]},
+        {"image": "1.png", "zh": [None, "红色的车"]},
+        {"image": "空.png", "zh": "空的"},
     )
     rows = read(path)
     assert told(rows) == [
         *(("红色的车", None), ("路边的车", None), ("没有文件", "image_missing"), (None, "caption_missing")),
         *(("a\ufffdb", "image_missing"), ("零", "file_unreadable")),
+        *(("别处", "file_unreadable"), (None, "caption_missing"), ("红色的车", None), ("空的", "image_empty")),
     ]
     assert rows[0]["image"] == png and rows[0]["image_url"] is None
     assert str(tmp_path) not in str([r["detail"] for r in rows])
