@@ -15,13 +15,14 @@ The work is linear in rows whatever the bucket sizes. What comes out is verified
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 
 import numpy as np
 
 from .shingles import I64, U32, U64
 
 WINDOW = 8
+PART = 1 << 15
 BITS = 64
 SHARED_STEP = 16
 """Each time as many more pairs share a caption, the image must be 2 bits nearer: see ``allowed_bits``."""
@@ -46,54 +47,61 @@ def table_pairs(table: int, tables: int, values: U32, image: U64, bits: U32, win
     """Rows (i, j) of one table that share a value and whose images differ in at most ``bits`` of both.
 
     ``values`` (rows,) is the table's signature value, ``image`` (rows,) the image hash. Equal keys keep
-    the order of the rows, so the result is a function of the rows' order and nothing else.
+    the order of the rows, so the result is a function of the rows' order and nothing else: not of the
+    parts of about ``PART`` rows, by leading bits, in which sorting stays within a core's cache.
     """
-    rotation = np.uint64(table * BITS // tables)
-    rotated = (image << rotation) | (image >> (np.uint64(BITS) - rotation)) if rotation else image
-    order = np.argsort((values.astype(np.uint64) << np.uint64(32)) | (rotated >> np.uint64(32)), kind="stable")
-    return window_pairs(order, values[order], image[order], bits[order], window)
+    # The least of many hashes is small; multiplying by an odd number spreads values and keeps them apart.
+    values = values * np.uint32(0x9E3779B1)
+    parts = 1 << max(0, min(8, (len(values) // PART).bit_length()))
+    lead = (values >> np.uint32(24)).astype(np.uint8) // np.uint8(256 // parts) if parts > 1 else None
+    by_part = np.arange(len(values)) if lead is None else np.argsort(lead, kind="stable")
+    sizes = [len(values)] if lead is None else np.bincount(lead, minlength=parts).tolist()
+    rotation, found, start = table * BITS // tables, [], 0
+    for size in sizes:
+        rows = by_part[start : start + size]
+        start += size
+        own, hashes = values[rows], image[rows]
+        turned = rotate(hashes, rotation) >> np.uint64(32)
+        order = np.argsort((own.astype(np.uint64) << np.uint64(32)) | turned, kind="stable")
+        a, b = window_pairs(order, own, hashes, bits[rows], window)
+        found.append((rows[a], rows[b]))
+    a, b = (np.concatenate([f[side] for f in found]) for side in (0, 1))
+    return np.minimum(a, b), np.maximum(a, b)
+
+
+def rotate(image: U64, bits: int) -> U64:
+    """Image hashes turned left by ``bits``, so that other bits lead."""
+    if not bits:
+        return image
+    return (image << np.uint64(bits)) | (image >> np.uint64(BITS - bits))
 
 
 def window_pairs(order: I64, bucket: U32 | U64, image: U64, bits: U32, window: int) -> Pairs:
     """Pairs of ``order`` at most ``window`` places apart, of one bucket, near in image.
 
-    ``bucket``, ``image`` and ``bits`` stand in the order of ``order``.
+    ``bucket``, ``image`` and ``bits`` are by row, ``order`` is the rows sorted by bucket and image.
     """
+    hashes = image[order]
+    most = int(bits.max()) if len(bits) else 0
     left, right = [], []
-    for step in range(1, window + 1):
-        same = bucket[:-step] == bucket[step:]
-        if not same.any():
-            break
-        apart = np.bitwise_count(image[:-step] ^ image[step:])
-        at = np.flatnonzero(same & (apart <= np.minimum(bits[:-step], bits[step:])))
-        left.append(order[at])
-        right.append(order[at + step])
+    for step in range(1, min(window, len(order) - 1) + 1):
+        apart = np.bitwise_count(hashes[:-step] ^ hashes[step:])
+        at = np.flatnonzero(apart <= most)
+        a, b = order[at], order[at + step]
+        good = (bucket[a] == bucket[b]) & (apart[at] <= np.minimum(bits[a], bits[b]))
+        left.append(a[good])
+        right.append(b[good])
     if not left:
         return np.empty(0, np.int64), np.empty(0, np.int64)
-    a, b = np.concatenate(left), np.concatenate(right)
-    return np.minimum(a, b), np.maximum(a, b)
+    return np.concatenate(left), np.concatenate(right)
 
 
-def all_pairs(
-    signature: U32,
-    image: U64,
-    bits: U32,
-    window: int = WINDOW,
-    verify: Callable[[I64, I64], np.typing.NDArray[np.bool_]] | None = None,
-) -> Pairs:
-    """The distinct pairs of all tables, verified; ``signature`` is (tables, rows).
-
-    Each table's pairs are verified as they come and only the new ones, so memory holds true pairs.
-    """
-    tables, rows = signature.shape
-    seen = np.empty(0, dtype=np.uint64)
-    good: list[U64] = []
-    for table in range(tables):
-        a, b = table_pairs(table, tables, signature[table], image, bits, window)
-        codes = np.unique(a.astype(np.uint64) * np.uint64(rows) + b.astype(np.uint64))
-        codes = np.setdiff1d(codes, seen, assume_unique=True)
-        seen = np.union1d(seen, codes)
-        a, b = (codes // np.uint64(rows)).astype(np.int64), (codes % np.uint64(rows)).astype(np.int64)
-        good.append(codes[verify(a, b)] if verify is not None else codes)
-    found = np.sort(np.concatenate(good)) if good else seen
-    return (found // np.uint64(rows)).astype(np.int64), (found % np.uint64(rows)).astype(np.int64)
+def all_pairs(signature: Iterable[U32], tables: int, image: U64, bits: U32, window: int = WINDOW) -> Pairs:
+    """The distinct pairs of all ``tables``, in ascending order; ``signature`` gives (rows,) values per table."""
+    rows = np.uint64(max(len(image), 1))
+    codes = [np.empty(0, dtype=np.uint64)]
+    for table, values in enumerate(signature):
+        a, b = table_pairs(table, tables, values, image, bits, window)
+        codes.append(a.astype(np.uint64) * rows + b.astype(np.uint64))
+    found = np.unique(np.concatenate(codes))
+    return (found // rows).astype(np.int64), (found % rows).astype(np.int64)

@@ -1,8 +1,8 @@
 """Captions that differ by a telling word: a number, a colour, a side, a sex, a size.
 
 "三只黑狗" and "三只白狗" differ in one character, like a caption and its misprint, but mean another
-thing. Two captions contrast where, within one class of telling words, each has one that the other
-lacks. A suffix that adds such a word to one side only is no contrast.
+thing. Two captions contrast where, within one class of telling words, each has one more of something
+than the other. A suffix that adds such a word to one side only is no contrast.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
-from .shingles import CODES, U64, Folded
+from .shingles import CODES, Folded
 
-# Members of a class; characters of one member mean the same. Closed classes of the language only.
 CLASSES: tuple[tuple[str, ...], ...] = (
     ("0零", "1一", "2二两双", "3三", "4四", "5五", "6六", "7七", "8八", "9九", "十"),
     ("红", "橙", "黄", "绿", "蓝", "紫", "黑", "白", "灰", "粉", "棕褐", "金", "银", "青"),
@@ -29,37 +29,34 @@ CLASSES: tuple[tuple[str, ...], ...] = (
     ("新", "旧"),
     ("春", "夏", "秋", "冬"),
 )
+"""Closed classes of the language; the characters of one string mean the same."""
+
+MEMBERS = sum(len(c) for c in CLASSES)
 
 
 @lru_cache(maxsize=1)
-def _bits() -> tuple[U64, tuple[np.uint64, ...]]:
-    """(0x110000,) bit of each code point, 0 for most; and the mask of each class."""
-    table: U64 = np.zeros(CODES, dtype=np.uint64)
-    masks, bit = [], 0
-    for members in CLASSES:
-        mask = 0
-        for member in members:
-            for char in member:
-                table[ord(char)] = 1 << bit
-            mask |= 1 << bit
-            bit += 1
-        masks.append(np.uint64(mask))
-    return table, tuple(masks)
+def _member() -> npt.NDArray[np.int8]:
+    """(0x110000,) number of the member that each code point belongs to, -1 for most."""
+    table = np.full(CODES, -1, dtype=np.int8)
+    for number, member in enumerate(m for c in CLASSES for m in c):
+        table[[ord(char) for char in member]] = number
+    return table
 
 
-def contrast_masks(folded: Folded) -> U64:
-    """(captions,) the telling words of each caption, one bit per member."""
-    if len(folded.starts) == 1:
-        return np.empty(0, dtype=np.uint64)
-    table, _ = _bits()
-    return np.bitwise_or.reduceat(table[folded.codes], folded.starts[:-1])
+def telling(folded: Folded) -> npt.NDArray[np.int16]:
+    """(captions, members) how often each caption has each telling word."""
+    rows = len(folded.starts) - 1
+    member = _member()[folded.codes]
+    at = np.flatnonzero(member >= 0)
+    row = np.searchsorted(folded.starts, at, side="right") - 1
+    counts = np.bincount(row * MEMBERS + member[at], minlength=rows * MEMBERS)
+    return counts.reshape(rows, MEMBERS).astype(np.int16)
 
 
-def contrasts(a: U64, b: U64) -> np.typing.NDArray[np.bool_]:
-    """Where masks ``a`` and ``b`` (same length) each hold a member of one class that the other lacks."""
-    _, classes = _bits()
-    only_a, only_b = a & ~b, b & ~a
-    out = np.zeros(len(a), dtype=np.bool_)
-    for mask in classes:
-        out |= ((only_a & mask) != 0) & ((only_b & mask) != 0)
-    return out
+def contrasts(a: npt.NDArray[np.int16], b: npt.NDArray[np.int16]) -> npt.NDArray[np.bool_]:
+    """(pairs,) whether the telling words of row i of ``a`` and of ``b``, both (pairs, members), contrast."""
+    more, less = a > b, a < b
+    first = np.cumsum([0, *(len(c) for c in CLASSES[:-1])])
+    one = np.logical_or.reduceat(more, first, axis=1)
+    other = np.logical_or.reduceat(less, first, axis=1)
+    return np.asarray((one & other).any(axis=1))

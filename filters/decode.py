@@ -17,6 +17,7 @@ from pydantic import Field
 from ..pipeline.columns import COLUMNS
 from ..pipeline.stage import StageModel, operational, threshold
 from . import image_kind
+from .image_grid import image_grid
 from .image_header import BadImage
 from .image_measures import measure
 from .images import MAX_PIXELS, map_images, view
@@ -36,6 +37,7 @@ class Look:
     sharpness: float | None = None
     image_entropy: float | None = None
     saturation: float | None = None
+    image_grid: bytes | None = None
 
 
 def look(data: bytes, max_pixels: int) -> Look:
@@ -50,6 +52,7 @@ def look(data: bytes, max_pixels: int) -> Look:
     found.width, found.height = header.upright()
     found.frames = header.frames
     found.phash, found.sharpness, found.image_entropy, found.saturation = measure(seen)
+    found.image_grid = image_grid(seen)
     return found
 
 

@@ -97,7 +97,9 @@ class Decontaminate(StageModel):
     def _captions(self, caption: pl.Series, items: pl.DataFrame) -> pl.DataFrame:
         known = fold_column(items["caption"])
         long = np.flatnonzero(known.lengths >= self.shortest)
-        rows, hits = near_texts(fold_column(caption), known.take(long), CaptionRule(self.jaccard, self.jaccard, False))
+        rows, hits = near_texts(
+            fold_column(caption), known.take(long), CaptionRule(self.jaccard, self.jaccard, 0, False)
+        )
         return _found(rows, np.full(len(rows), 65), items["found"], long[hits]).with_columns(
             told=pl.format("caption of {}", "found")
         )

@@ -4,29 +4,37 @@ Text-only removal deletes good pairs (16 % of the human captions of Flickr8k-CN 
 word for word, mostly on other photos), image-only removal deletes good captions. Here a pair goes
 only where both match one that stays:
 
-- image: perceptual hashes at most ``image_bits`` of 64 apart, fewer where many pairs share the caption;
+- image: perceptual hashes at most ``image_bits`` of 64 apart and the same layout (``image_grid``), fewer
+  bits where the layout is not known and where many pairs share the caption;
 - caption: equal after folding, or character bigrams alike, or one with a suffix; and no contrast.
 
-Rows that match form components; of each the row with the highest score stays (none counts lowest),
-then the one with the most pixels, then the smallest key, then the smallest origin.
+Rows that match form components that a garbled caption cannot bridge (``cautious``). Of each the row with
+the highest score stays (none counts lowest), then the one with the most pixels, then the smallest key,
+then the smallest origin; but before all, one that an earlier run put into the index.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
 import polars as pl
 from pydantic import Field
 
+from ..pipeline.columns import with_missing
+from ..pipeline.index import indexed
 from ..pipeline.stage import Phase, StageModel
-from .candidates import WINDOW, all_pairs, allowed_bits
+from .candidates import all_pairs, allowed_bits, table_pairs
+from .cautious import cautious_components
 from .components import components
-from .minhash import PERMUTATIONS, signatures
-from .near_captions import CaptionRule
-from .shingles import I64, U64, fold_column
+from .contrast import telling
+from .image_grid import BYTES, Grids, same_layout
+from .minhash import PERMUTATIONS, sign_column
+from .near_captions import CaptionRule, Flags
+from .shingles import I64, U32, U64, Folded, fold_column, mix64
 
+CHUNK = 1 << 16
 RANK = ("score", "pixels", "key", "origin")
 
 
@@ -36,22 +44,29 @@ class PairDuplicates(StageModel):
     name: ClassVar[str] = "pair_duplicates"
     adds: ClassVar[tuple[str, ...]] = ("duplicate_of", "duplicate_kind")
     phase: ClassVar[Phase] = "relate"
-    reads: ClassVar[tuple[str, ...]] = ("caption", "phash", "score", "width", "height")
+    reads: ClassVar[tuple[str, ...]] = ("caption", "phash", "image_grid", "score", "width", "height", "duplicate_of")
 
     image_bits: int = Field(
-        10,
+        14,
+        ge=0,
+        le=20,
+        description="bits of the 64-bit image hash that may differ where the layouts agree as well; re-encoding, "
+        "resizing, brightness and a small watermark move 0 to 6, a crop of 5 % up to 14 (measured)",
+    )
+    hash_bits: int = Field(
+        8,
         ge=0,
         le=16,
-        description="bits of the 64-bit image hash that may differ; on photos re-encoding, resizing, brightness and a "
-        "small watermark move 0 to 6, a crop of 3 % up to 10, unrelated photos differ in 14 or more (measured)",
+        description="the same where a pair carries no layout; of 179,700 pairs of photos 3 are within 14 (measured)",
     )
     jaccard: float = Field(
-        0.5,
-        gt=0,
+        0.7,
+        ge=0.4,
         le=1,
-        description="least Jaccard similarity of the captions' character bigrams; one character changed in a "
-        "caption of 7 gives 0.5, and so do two in one of 13",
+        description="least Jaccard similarity of the captions' character bigrams (0.7 is the default of most "
+        "MinHash tools); below, the two changed characters or the suffix must explain the difference",
     )
+    edits: int = Field(2, ge=0, le=2, description="characters that may differ (1 from 5 characters on, 2 from 10 on)")
     affix: float = Field(
         0.4,
         gt=0,
@@ -62,69 +77,167 @@ class PairDuplicates(StageModel):
         True, description="keep both where the captions differ in a number, colour, side, sex, size or season"
     )
 
+    index: str = Field("", description="directory of an index; pairs that match one it holds are dropped as well")
+
     def rule(self) -> CaptionRule:
         """The caption side of the rule."""
-        return CaptionRule(self.jaccard, self.affix, self.contrast)
-
-    def pairs(self, caption: pl.Series, image: U64) -> tuple[I64, I64]:
-        """Row numbers (a, b) of all pairs found to be duplicates; ``image`` are the rows' hashes."""
-        folded = fold_column(caption)
-        text = folded.text_hash()
-        _, at, counts = np.unique(text, return_inverse=True, return_counts=True)
-        bits = allowed_bits(counts[at], self.image_bits)
-        rule = self.rule()
-        return all_pairs(
-            signatures(folded, PERMUTATIONS), image, bits, WINDOW, lambda a, b: rule.near(folded, a, b, text)
-        )
+        return CaptionRule(self.jaccard, self.affix, self.edits, self.contrast)
 
     def relate(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """``rows`` with duplicate_of and duplicate_kind, detail for those that go; any order in, the same out."""
-        rows = with_pixels(rows).with_row_index("_at")
-        hashed = rows.filter(pl.col("phash").is_not_null()).sort("key", "origin")
-        a, b = self.pairs(hashed["caption"], hashed["phash"].to_numpy())
-        label = components(hashed.height, a, b)
-        found = stays(hashed.with_columns(group=pl.Series(label)).select("_at", "group", *RANK))
+        """``rows`` with duplicate_of, duplicate_kind and detail for those that go; any order in, the same out.
+
+        Rows without a candidate never move: only the others are laid out in order of key and settled.
+        """
+        rows = with_missing(rows, self.reads).with_row_index("_at")
+        order = key_order(rows)
+        a, b = self.pairs(rows, order)
+        places, at = np.unique(np.concatenate([a, b]), return_inverse=True)
+        settled = self.settle(rows[order[places]], at[: len(a)], at[len(a) :])
+        told = settled.select("_at", "duplicate_of", "duplicate_kind", _told="detail")
         return (
-            rows.join(found, on="_at", how="left", maintain_order="left")
-            .with_columns(
-                duplicate_of=pl.col("best_key"),
-                duplicate_kind=pl.when(pl.col("best_key").is_not_null()).then(pl.lit("pair")),
-                detail=why_it_stays(),
-            )
-            .drop("_at", "pixels", "best_key", "best_score", "best_pixels", "best_origin")
+            rows.drop("duplicate_of", "duplicate_kind", strict=False)
+            .join(told, on="_at", how="left", maintain_order="left")
+            .with_columns(detail=pl.coalesce("_told", "detail"))
+            .drop("_at", "_told")
         )
+
+    def pairs(self, rows: pl.DataFrame, order: I64) -> tuple[I64, I64]:
+        """Candidate pairs (a, b), a < b, as places in ``order``, the row numbers of ``rows`` in order of key."""
+        at = np.flatnonzero(rows["phash"].is_not_null().to_numpy()[order])
+        taken = order[at]
+        signed, text = sign_column(rows["caption"])
+        bits = self.bits(text[taken], rows["image_grid"].is_not_null().to_numpy()[taken])
+        image = rows["phash"].fill_null(0).to_numpy()[taken]
+        a, b = all_pairs((values[taken] for values in signed), len(signed), image, bits)
+        return at[a], at[b]
+
+    def spread(self, rows: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pl.DataFrame]]:
+        """For a run on many machines: entries of ``rows`` (with ``node``), by partition.
+
+        What ``pairs`` sorts as a whole falls into partitions by table and signature value; ``meet`` finds
+        in each what ``pairs`` finds in all.
+        """
+        hashed = with_missing(rows, self.reads).filter(pl.col("phash").is_not_null())
+        signed, text = sign_column(hashed["caption"])
+        entries = hashed.select("node", "key", "phash", with_grid=pl.col("image_grid").is_not_null())
+        entries = entries.with_columns(text=pl.Series(text, dtype=pl.UInt64))
+        for table, values in enumerate(signed):
+            placed = mix64(values.astype(np.uint64) + np.uint64(table << 32)) % np.uint64(partitions)
+            own = entries.with_columns(table=pl.lit(table, pl.UInt8), value=pl.Series(values), _to=pl.Series(placed))
+            for (partition,), some in own.group_by("_to"):
+                yield int(str(partition)), some.drop("_to")
+
+    def meet(self, entries: pl.DataFrame) -> tuple[U64, U64]:
+        """Nodes (a, b) of the candidate pairs of one partition."""
+        found = []
+        for (table,), rows in entries.sort("table", "key").group_by("table", maintain_order=True):
+            bits = self.bits(rows["text"].to_numpy(), rows["with_grid"].to_numpy())
+            number = int(str(table))
+            a, b = table_pairs(number, PERMUTATIONS, rows["value"].to_numpy(), rows["phash"].to_numpy(), bits)
+            node = rows["node"].to_numpy()
+            found.append((node[a], node[b]))
+        return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
+
+    def settle(self, rows: pl.DataFrame, a: I64, b: I64) -> pl.DataFrame:
+        """``rows``, in order of key, with verdicts: candidates (a, b) are verified, the best of a group stays."""
+        good = layouts_agree(rows["image_grid"], a, b)
+        a, b = a[good], b[good]
+        nodes, at = np.unique(np.concatenate([a, b]), return_inverse=True)
+        folded = fold_column(rows["caption"].gather(nodes))
+        left, right = at[: len(a)], at[len(a) :]
+        good = self.rule().near(folded, left, right)
+        label = np.arange(rows.height)
+        label[nodes] = nodes[self.groups(folded, left[good], right[good])]
+        return mark(rows, pl.Series(label), "pair")
+
+    def groups(self, folded: Folded, a: I64, b: I64) -> I64:
+        """(captions,) the component of each caption's row under the edges ``a``, ``b``, as its smallest row."""
+        rows = len(folded.starts) - 1
+        return cautious_components(rows, a, b, telling(folded)) if self.contrast else components(rows, a, b)
+
+    def bits(self, text: U64, with_grid: Flags) -> U32:
+        """(rows,) how far each row's image may be from another's; ``text`` are the rows' caption hashes."""
+        _, at, counts = np.unique(text, return_inverse=True, return_counts=True)
+        shared = counts[at]
+        return np.where(with_grid, allowed_bits(shared, self.image_bits), allowed_bits(shared, self.hash_bits))
 
     def reasons(self) -> Mapping[str, pl.Expr]:
         return {"pair_duplicate": pl.col("duplicate_kind") == "pair"}
 
 
-def with_pixels(rows: pl.DataFrame) -> pl.DataFrame:
-    """``rows`` with ``pixels``: width times height, 0 where unknown."""
-    return rows.with_columns(pixels=(pl.col("width").cast(pl.UInt64) * pl.col("height")).fill_null(0))
+def layouts_agree(grid: pl.Series, a: I64, b: I64) -> Flags:
+    """(pairs,) whether the layouts of rows ``a`` and ``b`` agree; true where one of them has none."""
+    out: Flags = np.ones(len(a), dtype=np.bool_)
+    for first in range(0, len(a), CHUNK):
+        some = slice(first, first + CHUNK)
+        one, other = grid.gather(a[some]), grid.gather(b[some])
+        both = (one.is_not_null() & other.is_not_null()).to_numpy()
+        known = [_matrix(g.filter(pl.Series(both))) for g in (one, other)]
+        out[first + np.flatnonzero(both)] = same_layout(*known)
+    return out
 
 
-def stays(rows: pl.DataFrame) -> pl.DataFrame:
-    """For each row that is not the best of its ``group``: ``_at`` and the best row's rank as ``best_…``."""
-    many = rows.filter(pl.len().over("group") > 1)
-    order = many.sort(
+def _matrix(grid: pl.Series) -> Grids:
+    return np.frombuffer(b"".join(grid.to_list()), dtype=np.uint8).reshape(-1, BYTES)
+
+
+def mark(rows: pl.DataFrame, group: pl.Series, kind: str, most: int = 1) -> pl.DataFrame:
+    """``rows`` with duplicate_of, duplicate_kind and detail on all but the best ``most`` rows of each ``group``."""
+    several = (group.is_duplicated()).arg_true()
+    few = with_missing(rows[several], ("unit", "duplicate_of", *RANK[:1]))
+    ranked = few.select(
+        several.alias("_row"),
+        *("score", "key", "origin"),
+        pixels=_pixels(),
+        group=group.gather(several),
+        held=indexed(),
+        copy=pl.col("duplicate_of").is_not_null(),
+    )
+    order = ranked.filter(pl.len().over("group") > most).sort(
+        ~pl.col("held"),
+        "copy",
         pl.col("score").fill_null(float("-inf")).fill_nan(float("-inf")),
-        "pixels",
-        "key",
-        "origin",
-        descending=[True, True, False, False],
+        *RANK[1:],
+        descending=[False, False, True, True, False, False],
     )
     best = order.unique("group", keep="first", maintain_order=True).select(
-        "group", *(pl.col(c).alias(f"best_{c}") for c in RANK), pl.col("_at").alias("_best")
+        "group", *(pl.col(c).alias(f"best_{c}") for c in (*RANK, "held"))
     )
-    return many.join(best, on="group").filter(pl.col("_at") != pl.col("_best")).drop("group", "_best", *RANK)
+    place = pl.int_range(pl.len()).over("group")
+    gone = order.filter(place >= most).join(best, on="group")
+    told = gone.select("_row", "best_key", why=why_it_stays())
+    return (
+        rows.with_row_index("_row")
+        .join(told, on="_row", how="left", maintain_order="left")
+        .with_columns(
+            duplicate_of=pl.col("best_key"),
+            duplicate_kind=pl.when(pl.col("best_key").is_not_null()).then(pl.lit(kind)),
+            detail=pl.coalesce("why", "detail"),
+        )
+        .drop("_row", "best_key", "why")
+    )
+
+
+def key_order(rows: pl.DataFrame) -> I64:
+    """Row numbers in order of key, then origin; by the first half of keys of 32 hex digits where that decides."""
+    lead = rows["key"].str.head(16).str.to_integer(base=16, dtype=pl.UInt64, strict=False)
+    order = lead.arg_sort()
+    sure = rows.height and rows["key"].str.len_bytes().min() == 32 and not lead.null_count()
+    if not sure or (lead.gather(order).diff() == 0).any():
+        order = rows.select(pl.arg_sort_by("key", "origin")).to_series()
+    return order.cast(pl.Int64).to_numpy()
+
+
+def _pixels() -> pl.Expr:
+    return (pl.col("width").cast(pl.UInt64) * pl.col("height")).fill_null(0)
 
 
 def why_it_stays() -> pl.Expr:
     """A sentence that says which row stays and what decided: score, pixels, key or origin."""
     score, best = pl.col("score").fill_nan(None), pl.col("best_score").fill_nan(None)
     return (
-        pl.when(pl.col("best_key").is_null())
-        .then(pl.col("detail"))
+        pl.when(pl.col("best_held"))
+        .then(pl.format("{} stays: an earlier run kept it", "best_origin"))
         .when(best.is_not_null() & score.is_null())
         .then(pl.format("{} stays: it has a score", "best_origin"))
         .when(best > score)

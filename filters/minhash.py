@@ -11,8 +11,9 @@ import hashlib
 from functools import lru_cache
 
 import numpy as np
+import polars as pl
 
-from .shingles import U32, U64, VERY_SHORT, Folded, fold
+from .shingles import CHUNK_ROWS, U32, U64, VERY_SHORT, Folded, fold, fold_column
 
 PERMUTATIONS = 16
 """Each permutation is a candidate table of its own: at a Jaccard of .5 all 16 miss once in 65,536 pairs."""
@@ -48,6 +49,17 @@ def signatures(folded: Folded, permutations: int = PERMUTATIONS, n: int = 2) -> 
             out[p, first:last] = np.minimum.reduceat(mixed, starts[:-1])
         first = last
     return out
+
+
+def sign_column(captions: pl.Series, permutations: int = PERMUTATIONS) -> tuple[U32, U64]:
+    """(permutations, captions) signatures and (captions,) hashes of the folded texts, without keeping the texts."""
+    signed: U32 = np.empty((permutations, len(captions)), dtype=np.uint32)
+    text: U64 = np.empty(len(captions), dtype=np.uint64)
+    for first in range(0, len(captions), CHUNK_ROWS):
+        some = slice(first, first + CHUNK_ROWS)
+        folded = fold_column(captions[some])
+        signed[:, some], text[some] = signatures(folded, permutations), folded.text_hash()
+    return signed, text
 
 
 def caption_shingles(caption: str, n: int = 2) -> list[str]:

@@ -1,8 +1,9 @@
 """Whether two captions say the same in nearly the same characters.
 
-They do where their folded texts are equal, where the Jaccard similarity of their character bigrams
-reaches a threshold, or where one is the other with something put before or after it (a repost's
-suffix); and never where they contrast (see ``contrast``).
+They do where their folded texts are equal, where one or two characters were changed, where the Jaccard
+similarity of their character bigrams reaches a threshold, or where one is the other with something put
+before or after it (a repost's suffix); and never where they contrast (see ``contrast``). The texts
+themselves are compared: MinHash values only say which pairs are worth it.
 """
 
 from __future__ import annotations
@@ -12,23 +13,32 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from .contrast import contrast_masks, contrasts
+from .contrast import contrasts, telling
+from .edits import edit_distance
 from .shingles import I64, U32, U64, VERY_SHORT, Folded, gather_ranges
 
-SHORTEST_AFFIXED = 6
-"""Characters: below, a caption inside another is a word ("洞里的人" in "睡在洞里的人"), not a repost."""
+WITH_SUFFIX, WITH_PREFIX = 4, 6
+"""Characters from which a caption with something after or before it is a repost; what stands before is more
+often a change of meaning ("洞里的人", "睡在洞里的人")."""
 
-CHUNK_PAIRS = 1 << 15
+ONE_EDIT, TWO_EDITS = 5, 10
+"""Characters of the shorter caption from which one and two changed characters are a misprint."""
+
+MAX_EDITED = 128
+"""Characters; in longer captions two changes leave the bigrams alike enough."""
+
+CHUNK_PAIRS = 1 << 12
 Flags = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
 class CaptionRule:
-    """What near-identical means: ``jaccard`` of bigrams, and ``affix``, the share that a caption must
-    make of a longer one that begins or ends with it."""
+    """What near-identical means: ``jaccard`` of bigrams, ``affix``, the share that a caption must make of
+    a longer one that begins or ends with it, ``edits`` to allow at most, and whether contrast counts."""
 
-    jaccard: float = 0.5
+    jaccard: float = 0.7
     affix: float = 0.4
+    edits: int = 2
     contrast: bool = True
 
     def near(self, folded: Folded, a: I64, b: I64, text: U64 | None = None) -> Flags:
@@ -43,7 +53,19 @@ class CaptionRule:
 
     def _near(self, a: Folded, b: Folded) -> Flags:
         near = (jaccard(a, b) >= self.jaccard) | self._affixed(a, b)
-        return near & ~contrasts(contrast_masks(a), contrast_masks(b)) if self.contrast else near
+        rest = np.flatnonzero(~near & (np.maximum(a.lengths, b.lengths) <= MAX_EDITED))
+        if self.edits and len(rest):
+            near[rest] = self._edited(a.take(rest), b.take(rest))
+        if self.contrast:
+            near &= ~contrasts(telling(a), telling(b))
+        return near
+
+    def _edited(self, a: Folded, b: Folded) -> Flags:
+        """Whether at most as many characters were changed as the shorter caption's length allows."""
+        short = np.minimum(a.lengths, b.lengths)
+        allowed = np.minimum(np.where(short >= TWO_EDITS, 2, np.where(short >= ONE_EDIT, 1, 0)), self.edits)
+        near: Flags = edit_distance(a, b, self.edits) <= allowed
+        return near
 
     def _affixed(self, a: Folded, b: Folded) -> Flags:
         """Whether the shorter caption is the longer one's beginning or end, and ``affix`` of it at least."""
@@ -58,9 +80,10 @@ class CaptionRule:
             same = merged[gather_ranges(of_short, short)] == merged[gather_ranges(of, short)]
             return np.logical_and.reduceat(same, runs)
 
-        return (equal(of_long) | equal(of_long + long - short)) & (
-            short >= np.maximum(self.affix * long, SHORTEST_AFFIXED)
-        )
+        after = equal(of_long) & (short >= WITH_SUFFIX)
+        before = equal(of_long + long - short) & (short >= WITH_PREFIX)
+        near: Flags = (after | before) & (short >= self.affix * long)
+        return near
 
 
 def jaccard(a: Folded, b: Folded, n: int = 2) -> npt.NDArray[np.float64]:

@@ -23,6 +23,8 @@ I64 = npt.NDArray[np.int64]
 
 CODES = 0x110000
 DROP, SPELL_OUT = np.uint32(0), np.uint32(0xFFFFFFFF)
+CHUNK_ROWS = 1 << 13
+"""Captions folded or hashed at a time: the work arrays stay in a core's cache."""
 VERY_SHORT = 4
 """Folded captions below this many characters have one shingle, the whole text: they match exactly or not."""
 
@@ -55,12 +57,17 @@ class Folded:
 
     def text_hash(self) -> U64:
         """(captions,) 64-bit hash of each folded caption: equal text, equal hash."""
-        place = np.arange(len(self.codes), dtype=np.uint64) - np.repeat(self.starts[:-1], self.lengths).astype(
-            np.uint64
-        )
-        terms = mix64(self.codes.astype(np.uint64) + (place << np.uint64(32)))
-        total = np.add.reduceat(terms, self.starts[:-1]) if len(self.starts) > 1 else terms
-        return mix64(total + self.lengths.astype(np.uint64))
+        rows = len(self.starts) - 1
+        out: U64 = np.empty(rows, dtype=np.uint64)
+        for first in range(0, rows, CHUNK_ROWS):
+            last = min(first + CHUNK_ROWS, rows)
+            starts = self.starts[first:last]
+            lengths = np.diff(self.starts[first : last + 1])
+            codes = self.codes[starts[0] : self.starts[last]].astype(np.uint64)
+            place = np.arange(starts[0], self.starts[last]) - np.repeat(starts, lengths)
+            terms = mix64(codes + (place.astype(np.uint64) << np.uint64(32)))
+            out[first:last] = mix64(np.add.reduceat(terms, starts - starts[0]) + lengths.astype(np.uint64))
+        return out
 
     def shingles(self, n: int = 2) -> U32:
         """(total characters,) one 32-bit shingle hash per character: of the n-gram that starts there.
@@ -115,6 +122,14 @@ def gather_ranges(starts: I64, lengths: I64) -> I64:
 
 def fold_column(captions: pl.Series) -> Folded:
     """Fold a column of captions (null counts as '')."""
+    pieces = [_fold_rows(captions[i : i + CHUNK_ROWS]) for i in range(0, max(len(captions), 1), CHUNK_ROWS)]
+    lengths = np.concatenate([p.lengths for p in pieces])
+    starts = np.zeros(len(lengths) + 1, dtype=np.int64)
+    np.cumsum(lengths, out=starts[1:])
+    return Folded(np.concatenate([p.codes for p in pieces]), starts)
+
+
+def _fold_rows(captions: pl.Series) -> Folded:
     captions = captions.fill_null("")
     codes, starts = _code_points(captions)
     folded = _table()[codes]
@@ -130,6 +145,11 @@ def fold_column(captions: pl.Series) -> Folded:
     lengths = np.diff(counts)
     bare = np.flatnonzero(lengths == 0)
     return Folded(np.insert(folded[kept], counts[bare], 0), counts + np.concatenate([[0], np.cumsum(lengths == 0)]))
+
+
+def hash_strings(strings: pl.Series) -> U64:
+    """(strings,) 64-bit hash of each string as it is; null counts as ''."""
+    return Folded(*_code_points(strings.fill_null("") + "\n")).text_hash()
 
 
 def _code_points(captions: pl.Series) -> tuple[U32, I64]:

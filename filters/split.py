@@ -9,25 +9,28 @@ another split). Where even that must not happen, a run against an index keeps th
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from typing import ClassVar
 
 import numpy as np
 import polars as pl
 from pydantic import Field, model_validator
 
+from ..pipeline.columns import with_missing
+from ..pipeline.index import indexed
 from ..pipeline.stage import Phase, StageModel
 from .components import components
-from .near_images import image_pairs
-from .shingles import I64, U64, fold_column, mix64
+from .joins import Joins
+from .shingles import I64, U64, mix64
 
 
 class Split(StageModel):
-    """Writes ``cluster`` and ``split``; drops nothing."""
+    """Writes ``cluster`` and ``split``; drops only what stands between the splits of earlier runs."""
 
     name: ClassVar[str] = "split"
     adds: ClassVar[tuple[str, ...]] = ("cluster", "split")
     phase: ClassVar[Phase] = "relate"
-    reads: ClassVar[tuple[str, ...]] = ("caption", "phash", "page_url")
+    reads: ClassVar[tuple[str, ...]] = ("caption", "phash", "page_url", "cluster", "split")
 
     val: float = Field(
         0.01, ge=0, lt=1, description="share of clusters in val (a choice: 1 % of 100,000 pairs is 1,000)"
@@ -44,6 +47,8 @@ class Split(StageModel):
     by_page: bool = Field(False, description="pairs of one page share a cluster")
     seed: int = Field(0, description="key of the hash that turns a cluster's name into its split")
 
+    index: str = Field("", description="directory of an index; pairs near one it holds take its cluster and split")
+
     @model_validator(mode="after")
     def _room_for_train(self) -> Split:
         if self.val + self.test >= 1:
@@ -52,22 +57,43 @@ class Split(StageModel):
 
     def relate(self, rows: pl.DataFrame) -> pl.DataFrame:
         """``rows`` with their cluster (its smallest key) and split; any order in, the same out."""
-        ordered = rows.with_row_index("_at").sort("key", "origin")
-        label = components(ordered.height, *self.pairs(ordered))
-        cluster = ordered["key"].gather(label)
-        done = ordered.select("_at").with_columns(cluster=cluster, split=self.split_of(cluster)).sort("_at")
-        return rows.with_columns(done["cluster"], done["split"])
+        ordered = with_missing(rows, self.reads).with_row_index("_at").sort("key", "origin")
+        return self.settle(ordered, *self.joins().pairs(ordered)).sort("_at").drop("_at")
 
-    def pairs(self, rows: pl.DataFrame) -> tuple[I64, I64]:
-        """Row numbers (a, b) that must share a cluster."""
-        hashed = np.flatnonzero(rows["phash"].is_not_null().to_numpy())
-        a, b = image_pairs(rows["phash"].drop_nulls().to_numpy(), self.image_bits)
-        edges = [(hashed[a], hashed[b])]
-        if self.by_caption:
-            edges.append(_equal(pl.Series(fold_column(rows["caption"]).text_hash())))
-        if self.by_page:
-            edges.append(_equal(rows["page_url"]))
-        return np.concatenate([e[0] for e in edges]), np.concatenate([e[1] for e in edges])
+    def joins(self) -> Joins:
+        """What joins two pairs into one cluster."""
+        return Joins(self.image_bits, self.by_caption, self.by_page)
+
+    def spread(self, rows: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pl.DataFrame]]:
+        """For a run on many machines: entries of ``rows`` (with ``node``), by partition."""
+        return self.joins().spread(with_missing(rows, self.reads), partitions)
+
+    def meet(self, entries: pl.DataFrame) -> tuple[U64, U64]:
+        """Nodes (a, b) that must share a cluster, as one partition shows them."""
+        return self.joins().meet(entries)
+
+    def settle(self, rows: pl.DataFrame, a: I64, b: I64) -> pl.DataFrame:
+        """``rows``, in order of key, with cluster and split, where (a, b) share a cluster.
+
+        A cluster with indexed pairs keeps their cluster's name and split; where they stand in several
+        splits, the new pairs between them get none.
+        """
+        label = pl.Series("label", components(rows.height, a, b))
+        held = with_missing(rows, ("unit", "cluster", "split")).select("cluster", "split", held=indexed())
+        held = held.with_columns(label).filter(pl.col("held"))
+        known = held.group_by("label").agg(pl.col("cluster", "split").min(), several=pl.col("split").n_unique() > 1)
+        found = rows.select(name=pl.col("key").gather(label)).with_columns(label)
+        found = found.join(known, on="label", how="left", maintain_order="left")
+        cluster = found.select(pl.coalesce("cluster", "name")).to_series()
+        fresh = pl.DataFrame({"several": found["several"], "known": found["split"], "fresh": self.split_of(cluster)})
+        split = fresh.select(pl.when(~pl.col("several").fill_null(False)).then(pl.coalesce("known", "fresh")))
+        told = pl.lit("it is near pairs that earlier runs put into different splits")
+        return rows.with_columns(cluster=cluster, split=split.to_series()).with_columns(
+            detail=pl.when(pl.col("split").is_null()).then(told).otherwise("detail")
+        )
+
+    def reasons(self) -> Mapping[str, pl.Expr]:
+        return {"straddles_splits": pl.col("split").is_null()}
 
     def split_of(self, cluster: pl.Series) -> pl.Series:
         """The split of each cluster's name: a hash of it in [0, 1), cut at ``test`` and ``test + val``."""
@@ -83,13 +109,6 @@ class Split(StageModel):
             .to_series()
             .alias("split")
         )
-
-
-def _equal(values: pl.Series) -> tuple[I64, I64]:
-    """Linear edges: each row with the first row of the same value; nulls join nothing."""
-    frame = pl.DataFrame({"value": values}).with_row_index("at").filter(pl.col("value").is_not_null())
-    frame = frame.with_columns(first=pl.col("at").first().over("value")).filter(pl.col("at") != pl.col("first"))
-    return frame["first"].cast(pl.Int64).to_numpy(), frame["at"].cast(pl.Int64).to_numpy()
 
 
 def _keyed(keys: pl.Series, seed: int) -> U64:

@@ -99,6 +99,7 @@ _ALL = (
     Column("frames", pl.UInt32, "decode", "frames in the file", "frames"),
     Column("decode_error", pl.String, "decode", "why the image cannot be decoded; null where it can"),
     Column("phash", pl.UInt64, "decode", "64-bit perceptual hash (DCT)"),
+    Column("image_grid", pl.Binary, "decode", "means of Y, Cr and Cb in 6 x 6 cells, 108 bytes"),
     Column(
         "sharpness",
         pl.Float32,

@@ -26,6 +26,8 @@ STAGES: dict[str, str] = {
     "score": "scoring.score:Score",
     "pair_duplicates": "filters.duplicates:PairDuplicates",
     "decontaminate": "filters.decontaminate:Decontaminate",
+    "image_repeats": "filters.repeats:ImageRepeats",
+    "caption_repeats": "filters.repeats:CaptionRepeats",
     "split": "filters.split:Split",
     "synthetic_captions": "scoring.captioner:SyntheticCaptions",
     "hard_negatives": "scoring.negatives:HardNegatives",

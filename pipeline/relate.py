@@ -1,26 +1,28 @@
 """The relate phase: what pairs are to one another, from their light columns.
 
-``relate`` reads a few columns of every part file, drops all but one of the pairs that carry the very
-same key (shard members are named by it), runs the recipe's relate stages in order over the pairs still
-alive, and writes ``<unit>.relate.parquet`` per unit: one row per pair, verdicts of the measure phase
-carried on.
+``relate`` drops all but one of the pairs that carry the very same key, runs the recipe's relate stages in
+order over the pairs still alive, and writes ``<unit>.relate.parquet`` per unit: one row per pair, verdicts
+of the measure phase carried on. On the local runner it works in this process, which needs about 0.6 GB per
+million pairs at the most; on any other runner the work is spread (``relate_beam``) and the verdicts are the same.
 """
 
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import polars as pl
 
+from ..filters.same_key import SameKey
 from . import files
 from .columns import COLUMNS, with_missing
-from .stage import VERDICT, Phase, StageModel, Tally, judge
+from .index import indexed, pair_files
+from .stage import StageModel, Tally, judge
 
 BASE = ("unit", "ordinal", "key", "origin", "status", "stage", "reason", "detail")
-WRITTEN = ("duplicate_of", "duplicate_kind", "cluster", "contaminates", "split")
+STATE = (*BASE[4:], "duplicate_of", "duplicate_kind", "cluster", "contaminates", "split")
 SUFFIX = ".relate.parquet"
 
 
@@ -28,7 +30,9 @@ SUFFIX = ".relate.parquet"
 class RelateStage(Protocol):
     """What a stage of this phase has beyond ``StageModel``.
 
-    A stage may also name the columns it needs in ``reads``, beside the key and origin.
+    A stage names the columns it needs beside those of ``BASE`` in ``reads``. One that compares rows with
+    one another is also a ``relate_beam.SpreadStage``; on many machines ``relate`` of any other stage sees
+    one unit at a time.
     """
 
     def relate(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -38,94 +42,132 @@ class RelateStage(Protocol):
 
 @dataclass
 class RelateResult:
-    """Counts per stage (``in``, ``kept``, ``dropped_<reason>``) and kept pairs per split."""
+    """Counts per stage (``in``, ``kept``, ``dropped_<reason>``, ``us``) and kept pairs per split."""
 
     stages: dict[str, Tally] = field(default_factory=dict)
     splits: dict[str, int] = field(default_factory=dict)
 
 
-class SameKey(StageModel):
-    """Drops all pairs of one key but that of the smallest origin; runs first, recipe or not."""
-
-    name: ClassVar[str] = "relate"
-    adds: ClassVar[tuple[str, ...]] = ("duplicate_of", "duplicate_kind")
-    phase: ClassVar[Phase] = "relate"
-
-    def relate(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """Marks the second and later pairs of a key."""
-        rows = rows.with_row_index("_at")
-        several = rows.select("_at", "key", "origin", "unit", "ordinal").filter(pl.col("key").is_duplicated())
-        ordered = several.sort("origin", "unit", "ordinal").select("_at", "key", "origin")
-        second = ordered.with_columns(
-            _first=pl.col("_at").first().over("key"), stays=pl.col("origin").first().over("key")
-        ).filter(pl.col("_at") != pl.col("_first"))
-        gone = pl.col("stays").is_not_null()
-        return (
-            rows.join(second.select("_at", "stays"), on="_at", how="left", maintain_order="left")
-            .with_columns(
-                duplicate_of=pl.when(gone).then("key"),
-                duplicate_kind=pl.when(gone).then(pl.lit("key")),
-                detail=pl.when(gone)
-                .then(pl.format("same image and caption as {}, which stays", "stays"))
-                .otherwise("detail"),
-            )
-            .drop("_at", "stays")
-        )
-
-    def reasons(self) -> Mapping[str, pl.Expr]:
-        return {"same_pair": pl.col("duplicate_kind") == "key"}
-
-
-def relate(parts: Sequence[str], stages: Sequence[StageModel], out: str, options: Any = None) -> RelateResult:
+def relate(
+    parts: Sequence[str], stages: Sequence[StageModel], out: str, options: Any = None, spread: bool | None = None
+) -> RelateResult:
     """Relate the pairs of ``parts`` (parquet files of units) and write ``out/<unit>.relate.parquet`` for each.
 
     The same parts and stages give the same files, however often and in whatever order they are given.
+    ``options`` are Beam's; ``spread`` forces the work onto Beam or into this process, by default the runner
+    decides.
     """
     steps: list[StageModel] = [SameKey(), *stages]
     for stage in steps:
         if not isinstance(stage, RelateStage):
             raise TypeError(f"stage {stage.name} is of the relate phase but has no relate(rows)")
-    rows = read_light(sorted(parts), steps)
-    result = RelateResult()
+    if spread is None:
+        from .beam_run import is_local
+
+        spread = options is not None and not is_local(options)
+    parts = sorted(parts)
+    known = [path for index in sorted({getattr(s, "index", "") for s in stages} - {""}) for path in pair_files(index)]
+    state = tuple(dict.fromkeys([*STATE, *(c for s in stages for c in s.adds)]))
+    times = _spread(parts, known, steps, out, state, options) if spread else _here(parts, known, steps, out, state)
+    return _count(parts, steps, out, times)
+
+
+def _here(
+    parts: Sequence[str], known: Sequence[str], steps: Sequence[StageModel], out: str, state: tuple[str, ...]
+) -> dict[str, int]:
+    """All rows in this process, with those of index files; microseconds per stage."""
+    rows = read_light([*parts, *known], steps)
+    times = {}
     for stage in steps:
-        rows = _run(stage, rows, result.stages.setdefault(stage.name, Tally()))
-    alive = pl.col("status").is_null()
-    rows = with_missing(rows, WRITTEN).with_columns(split=pl.when(alive).then(pl.col("split").fill_null("train")))
-    result.splits = dict(rows.filter(alive).group_by("split").len().sort("split").rows())
-    own = [*dict.fromkeys(["unit", "ordinal", *VERDICT, *WRITTEN, *(c for s in stages for c in s.adds)])]
-    own.remove("blocked")
+        started = time.perf_counter()
+        alive, rest = rows.filter(pl.col("status").is_null()), rows.filter(pl.col("status").is_not_null())
+        if alive.height:
+            rows = judged(stage, alive, stage.relate(alive))  # type: ignore[attr-defined]
+            rows = pl.concat([rows, rest], how="diagonal_relaxed") if rest.height else rows
+        times[stage.name] = int((time.perf_counter() - started) * 1e6)
     by_unit = rows.partition_by("unit", as_dict=True)
     for path in parts:
-        unit = path.rsplit("/", 1)[-1].removesuffix(".parquet")
-        group = by_unit.get((unit,), rows.clear())
-        files.write_parquet(files.join(out, f"{unit}{SUFFIX}"), with_missing(group, own).select(own).sort("ordinal"))
-    return result
+        unit = unit_name(path)
+        publish(by_unit.get((unit,), rows.clear()), unit, out, state)
+    return times
+
+
+def judged(stage: StageModel, before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:
+    """The stage's verdicts on ``after``; rows of an index stay as they were ``before``, so that all stages see them."""
+    new = judge(stage, after.filter(~indexed()))
+    return pl.concat([new, before.filter(indexed())], how="diagonal_relaxed")
+
+
+def _spread(
+    parts: Sequence[str],
+    known: Sequence[str],
+    steps: Sequence[StageModel],
+    out: str,
+    state: tuple[str, ...],
+    options: Any,
+) -> dict[str, int]:
+    """Stage by stage over Beam; microseconds per stage."""
+    from .relate_beam import Place, publish_units, relate_stage
+
+    work = files.join(out, "relating")
+    files.remove(work)
+    before, times = None, {}
+    for number, stage in enumerate(steps):
+        started = time.perf_counter()
+        columns = tuple(dict.fromkeys([*BASE, *STATE, *getattr(stage, "reads", ())]))
+        place = Place((*parts, *known), before, files.join(work, f"{number}-{stage.name}"), columns)
+        relate_stage(stage, place, state, options)
+        before = place.own
+        times[stage.name] = int((time.perf_counter() - started) * 1e6)
+    publish_units(parts, str(before), out, state, options)
+    files.remove(work)
+    return times
 
 
 def read_light(parts: Sequence[str], stages: Sequence[StageModel]) -> pl.DataFrame:
     """The columns that ``stages`` read, of all parts; columns that a part lacks are null."""
     wanted = list(dict.fromkeys([*BASE, *(c for s in stages for c in getattr(s, "reads", ()))]))
-    frames = []
-    for path in parts:
-        with files.open_read(path) as handle:
-            there = set(pl.read_parquet_schema(handle))
-        frame = files.read_parquet(path, [c for c in wanted if c in there])
-        frames.append(with_missing(frame, wanted).select(wanted))
-    if not frames:
-        return pl.DataFrame(schema={c: COLUMNS[c].dtype for c in wanted})
-    return pl.concat(frames, rechunk=True)
+    frames = [read_columns(path, wanted) for path in parts]
+    return pl.concat([pl.DataFrame(schema={c: COLUMNS[c].dtype for c in wanted}), *frames], rechunk=True)
 
 
-def _run(stage: StageModel, rows: pl.DataFrame, tally: Tally) -> pl.DataFrame:
-    """One stage over the rows still alive, with its verdicts and counts."""
-    alive, rest = rows.filter(pl.col("status").is_null()), rows.filter(pl.col("status").is_not_null())
-    started = time.perf_counter()
-    tally["in"] += alive.height
-    if not alive.height:
-        return rows
-    assert isinstance(stage, RelateStage)
-    done = judge(stage, stage.relate(alive))
-    for reason, n in done.group_by("reason").len().rows():
-        tally["kept" if reason is None else f"dropped_{reason}"] += n
-    tally["us"] += int((time.perf_counter() - started) * 1e6)
-    return pl.concat([done, rest], how="diagonal_relaxed") if rest.height else done
+def read_columns(path: str, wanted: Sequence[str]) -> pl.DataFrame:
+    """The ``wanted`` columns of a parquet file; null where it lacks one."""
+    with files.open_read(path) as handle:
+        there = set(pl.read_parquet_schema(handle))
+    return with_missing(files.read_parquet(path, [c for c in wanted if c in there]), tuple(wanted)).select(wanted)
+
+
+def unit_name(path: str) -> str:
+    """The unit of a part file."""
+    return path.rsplit("/", 1)[-1].removesuffix(".parquet")
+
+
+def publish(rows: pl.DataFrame, unit: str, out: str, state: tuple[str, ...]) -> None:
+    """Write what the phase found of a unit; a pair that stays is in train where no stage said otherwise."""
+    rows = with_missing(rows, state).with_columns(
+        unit=pl.lit(unit), split=pl.when(pl.col("status").is_null()).then(pl.col("split").fill_null("train"))
+    )
+    files.write_parquet(files.join(out, f"{unit}{SUFFIX}"), rows.select("unit", "ordinal", *state).sort("ordinal"))
+
+
+def _count(parts: Sequence[str], steps: Sequence[StageModel], out: str, times: dict[str, int]) -> RelateResult:
+    """Counts from the files that were written."""
+    columns = ["status", "stage", "reason", "split"]
+    ended = (
+        files.read_parquet(files.join(out, f"{unit_name(p)}{SUFFIX}"), columns).group_by(columns).len() for p in parts
+    )
+    schema = dict.fromkeys(columns, pl.String)
+    table = pl.concat([pl.DataFrame(schema={**schema, "len": pl.get_index_type()}), *ended])
+    kept = table.filter(pl.col("status").is_null())
+    result = RelateResult(splits=dict(kept.group_by("split").agg(pl.col("len").sum()).sort("split").rows()))
+    left = int(kept["len"].sum())
+    for stage in reversed(steps):
+        own = table.filter(pl.col("stage") == stage.name).group_by("reason").agg(pl.col("len").sum()).sort("reason")
+        dropped = {f"dropped_{reason}": int(n) for reason, n in own.rows()}
+        tally = Tally({"kept": left, **dropped, "us": times[stage.name]})
+        left += sum(dropped.values())
+        tally["in"] = left
+        result.stages[stage.name] = tally
+    result.stages = dict(reversed(result.stages.items()))
+    return result

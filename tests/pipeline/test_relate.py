@@ -9,12 +9,16 @@ import polars as pl
 import pytest
 
 from tuwen.filters.duplicates import PairDuplicates
+from tuwen.filters.repeats import CaptionRepeats, ImageRepeats
 from tuwen.filters.split import Split
+from tuwen.pipeline.beam_run import pipeline_options
 from tuwen.pipeline.columns import COLUMNS, with_missing
 from tuwen.pipeline.relate import relate
-from tuwen.pipeline.stage import StageModel
+from tuwen.pipeline.stage import VERDICT, StageModel
 
 CAR, LAKE, DOG = 0x0F3C_55AA_9966_1234, 0xF0C3_AA55_6699_4321, 0x1234_5678_9ABC_DEF0
+
+MORE = ("pair_duplicate", "image_repeated", "caption_repeated")
 
 
 def pair(key: str, caption: str, phash: int | None, **more: Any) -> dict[str, Any]:
@@ -23,8 +27,8 @@ def pair(key: str, caption: str, phash: int | None, **more: Any) -> dict[str, An
 
 def write_unit(folder: Path, unit: str, pairs: Sequence[dict[str, Any]]) -> str:
     rows = [{"unit": unit, "ordinal": i, "width": 300, "height": 200, **p} for i, p in enumerate(pairs)]
-    names = (*rows[0], "status", "stage", "reason", "detail") if rows else ("unit", "ordinal", "key", "status")
-    schema = {n: COLUMNS[n].dtype for n in dict.fromkeys(n for r in rows for n in r)}
+    names = dict.fromkeys([*(n for r in rows for n in r), "unit", "ordinal", "key", *VERDICT])
+    schema = {n: COLUMNS[n].dtype for r in rows for n in r}
     path = folder / f"{unit}.parquet"
     with_missing(pl.DataFrame(rows, schema=schema), tuple(names)).write_parquet(path)
     return str(path)
@@ -98,6 +102,37 @@ def test_order_of_units_and_rows_changes_nothing(tmp_path: Path) -> None:
         verdicts.append(told.sort("key").select(columns).rows())
     assert verdicts[0] == verdicts[1] == verdicts[2]
     assert {r[2] for r in verdicts[0]} == {None, "pair_duplicate"}
+
+
+@pytest.mark.parametrize(
+    "stages",
+    [[PairDuplicates(), ImageRepeats(most=3), CaptionRepeats(most=5), Split(val=0.3, test=0.3, by_page=True)], []],
+)
+def test_spread_over_beam_gives_the_same_files(tmp_path: Path, stages: list[StageModel]) -> None:
+    drawn = random.Random(11)
+    pairs = []
+    for i in range(300):
+        image = drawn.choice([CAR, LAKE, DOG, drawn.getrandbits(64)]) ^ (1 << drawn.randrange(64))
+        words = drawn.choice(["雪地里的狗在奔跑", "平静的湖面和远山", "路边停着一辆汽车", f"第{i}张照片里的风景"])
+        caption = words + drawn.choice(["", "。", "高清图片"])
+        key = f"{drawn.getrandbits(128) if i % 10 else i // 20:032x}"
+        page = drawn.choice([None, f"https://a.example/{i % 50}"])
+        status = {"status": "dropped", "stage": "score", "reason": "low_score"} if i % 17 == 0 else {}
+        pairs.append(pair(key, caption, image if i % 7 else None, score=drawn.random(), page_url=page, **status))
+        pairs[-1]["origin"] = f"f#{i}"
+    told = []
+    for spread in (False, True):
+        folder = tmp_path / str(spread)
+        folder.mkdir()
+        parts = [write_unit(folder, f"u{i}", pairs[i::4]) for i in range(4)] + [write_unit(folder, "u9", [])]
+        result = relate(parts, stages, str(folder), pipeline_options(), spread=spread)
+        units = pl.concat(pl.read_parquet(p.replace(".parquet", ".relate.parquet")) for p in parts)
+        counts = {name: {k: n for k, n in t.items() if k != "us"} for name, t in result.stages.items()}
+        told.append((units.to_dicts(), result.splits, counts))
+        assert not (folder / "relating").exists()
+    assert told[0] == told[1]
+    reasons = {row["reason"] for row in told[0][0]}
+    assert reasons == {None, "low_score", "same_pair", *(MORE if stages else [])}
 
 
 def test_a_stage_without_relate_is_refused(tmp_path: Path) -> None:

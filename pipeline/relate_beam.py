@@ -1,0 +1,233 @@
+"""The relate phase on many machines: the same verdicts as ``relate``, from small shuffles.
+
+A stage that compares rows with one another gives three functions: ``spread`` cuts a unit's rows into
+entries of a few tens of bytes by partition; ``meet`` finds the candidate pairs of one partition; ``settle``
+judges whole groups of rows. Around them:
+
+    meet     units -> entries by partition -> candidate pairs          WORK/pairs/
+    group    the driver joins candidates into groups, ids alone (16 bytes a pair)
+    settle   units -> the groups' rows, by bin of groups -> verdicts by unit -> WORK/STAGE/<unit>.parquet
+
+Rows without a candidate never leave their unit. Between steps flow Arrow-backed batches keyed by
+partition. The driver holds ids of candidate pairs only: 100 million pairs are 1.6 GB.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, cast, runtime_checkable
+
+import apache_beam as beam
+import numpy as np
+import polars as pl
+
+from ..filters.components import components
+from . import batch as _coder  # noqa: F401  (registers the coder of batches)
+from . import beam_run, files
+from .columns import with_missing
+from .relate import judged, publish, read_columns, unit_name
+from .stage import StageModel
+
+KEYED = tuple[int, pl.DataFrame]
+UNIT = 1 << 32
+"""A node is the number of its unit times this, plus its ordinal."""
+ENTRIES = 1 << 22
+"""Entries per partition aimed at: about 200 MB in a worker."""
+ENTRIES_PER_ROW = 16
+GROUP_ROWS = 1 << 18
+"""Rows per bin of groups aimed at."""
+
+
+@runtime_checkable
+class SpreadStage(Protocol):
+    """A relate stage that compares rows with one another."""
+
+    def spread(self, rows: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Entries of rows (with ``node``) by partition."""
+        ...
+
+    def meet(self, entries: pl.DataFrame) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Nodes (a, b) of one partition's candidate pairs."""
+        ...
+
+    def settle(self, rows: pl.DataFrame, a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> pl.DataFrame:
+        """Rows, in order of key, with the stage's columns; (a, b) are row numbers of candidates."""
+        ...
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a step reads and writes: part files, the state before the stage, and the stage's own folder."""
+
+    parts: tuple[str, ...]
+    before: str | None
+    own: str
+    columns: tuple[str, ...]
+
+    def rows(self, number: int) -> pl.DataFrame:
+        """All rows of unit ``number`` with ``node``, verdicts so far and the columns that the stage reads."""
+        path = self.parts[number]
+        rows = read_columns(path, self.columns)
+        if self.before is not None:
+            state = files.read_parquet(files.join(self.before, f"{unit_name(path)}.parquet"))
+            rows = rows.drop([c for c in state.columns if c != "ordinal"], strict=False)
+            rows = rows.join(state, on="ordinal", how="left", maintain_order="left")
+        return rows.with_columns(node=pl.lit(number, pl.UInt64) * UNIT + pl.col("ordinal"))
+
+
+def relate_stage(stage: StageModel, place: Place, state: tuple[str, ...], options: Any) -> None:
+    """Run one stage; ``place.own`` then holds a file per unit with ordinal and the columns of ``state``."""
+    numbers = list(range(len(place.parts)))
+    if isinstance(stage, SpreadStage):
+        rows = sum(_height(path) for path in place.parts)
+        partitions = max(1, min(65536, rows * ENTRIES_PER_ROW // ENTRIES))
+        _run("Meet", numbers, _Spread(stage, place, partitions), _Meet(stage, place), options)
+        bins = group_candidates(place)
+        _run("Settle", numbers, _Gather(place, bins), _Settle(stage, place), options)
+    finish = _Finish(stage, place, state)
+    beam_run.run(lambda p: p | beam.Create(numbers, reshuffle=True) | "Finish" >> beam.ParDo(finish), options)
+
+
+def publish_units(parts: Sequence[str], before: str, out: str, state: tuple[str, ...], options: Any) -> None:
+    """Write each unit's file of the phase from the state after its last stage."""
+    units = [unit_name(path) for path in parts]
+    beam_run.run(
+        lambda p: p | beam.Create(units, reshuffle=True) | "Publish" >> beam.ParDo(_Publish(before, out, state)),
+        options,
+    )
+
+
+def group_candidates(place: Place) -> int:
+    """Join the candidate pairs into groups and lay both out by bin; the number of bins."""
+    folder = files.join(place.own, "pairs")
+    found = [files.read_parquet(files.join(folder, name)) for name in files.names(folder, ".parquet")]
+    if not found:
+        return 0
+    pairs = pl.concat(found).unique().sort("a", "b")
+    nodes, at = np.unique(np.concatenate([pairs["a"].to_numpy(), pairs["b"].to_numpy()]), return_inverse=True)
+    label = components(len(nodes), at[: pairs.height], at[pairs.height :])
+    bins = max(1, len(nodes) // GROUP_ROWS)
+    to = pl.Series((label % bins).astype(np.uint32))
+    grouped = pl.DataFrame({"node": nodes, "to": to}).with_columns(unit=pl.col("node") // UNIT)
+    for (unit,), some in grouped.group_by("unit"):
+        files.write_parquet(files.join(place.own, "nodes", f"{unit}.parquet"), some.select("node", "to"))
+    of_pairs = pairs.with_columns(to=to.gather(at[: pairs.height]))
+    for (number,), edges in of_pairs.group_by("to", maintain_order=True):
+        files.write_parquet(files.join(place.own, "edges", f"{number}.parquet"), edges.select("a", "b"))
+    return bins
+
+
+def _run(name: str, numbers: list[int], first: beam.DoFn, second: beam.DoFn, options: Any) -> None:
+    beam_run.run(
+        lambda p: (
+            p
+            | "Units" >> beam.Create(numbers, reshuffle=True)
+            | f"{name}Map" >> beam.ParDo(first).with_output_types(KEYED)
+            | "ByPartition" >> beam.GroupByKey()
+            | name >> beam.ParDo(second)
+        ),
+        options,
+    )
+
+
+class _Spread(beam.DoFn):
+    """A unit's living rows as entries by partition."""
+
+    def __init__(self, stage: SpreadStage, place: Place, partitions: int) -> None:
+        self.stage, self.place, self.partitions = stage, place, partitions
+
+    def process(self, number: int) -> Iterator[KEYED]:
+        rows = self.place.rows(number).filter(pl.col("status").is_null())
+        if rows.height:
+            yield from self.stage.spread(rows, self.partitions)
+
+
+class _Meet(beam.DoFn):
+    """The candidate pairs of a partition, written under its number: a retry writes the same file."""
+
+    def __init__(self, stage: SpreadStage, place: Place) -> None:
+        self.stage, self.place = stage, place
+
+    def process(self, element: tuple[int, Iterable[pl.DataFrame]]) -> None:
+        partition, frames = element
+        a, b = self.stage.meet(pl.concat(frames))
+        if len(a):
+            pairs = pl.DataFrame({"a": np.minimum(a, b), "b": np.maximum(a, b)}).unique().sort("a", "b")
+            files.write_parquet(files.join(self.place.own, "pairs", f"{partition:05d}.parquet"), pairs)
+
+
+class _Gather(beam.DoFn):
+    """The rows of a unit that are in a group, by bin."""
+
+    def __init__(self, place: Place, bins: int) -> None:
+        self.place, self.bins = place, bins
+
+    def process(self, number: int) -> Iterator[KEYED]:
+        path = files.join(self.place.own, "nodes", f"{number}.parquet")
+        if not self.bins or not files.exists(path):
+            return
+        rows = self.place.rows(number).join(files.read_parquet(path), on="node")
+        for (to,), some in rows.group_by("to"):
+            yield int(str(to)), some.drop("to")
+
+
+class _Settle(beam.DoFn):
+    """The verdicts of a bin of groups, written by unit and bin."""
+
+    def __init__(self, stage: SpreadStage, place: Place) -> None:
+        self.stage, self.place = stage, place
+
+    def process(self, element: tuple[int, Iterable[pl.DataFrame]]) -> None:
+        to, frames = element
+        rows = pl.concat(frames).sort("key", "origin", "node")
+        edges = files.read_parquet(files.join(self.place.own, "edges", f"{to}.parquet"))
+        place = pl.DataFrame({"node": rows["node"]}).with_row_index("at").sort("node")
+        at = place["at"].cast(pl.Int64).to_numpy()
+        a, b = (at[np.searchsorted(place["node"].to_numpy(), edges[c].to_numpy())] for c in ("a", "b"))
+        done = self.stage.settle(rows, np.minimum(a, b), np.maximum(a, b))
+        done = done.with_columns(_unit=pl.col("node") // UNIT)
+        for (unit,), some in done.group_by("_unit"):
+            path = files.join(self.place.own, "settled", f"{unit}", f"{to}.parquet")
+            files.write_parquet(path, some.drop("_unit"))
+
+
+class _Finish(beam.DoFn):
+    """A unit's rows with the stage's verdicts: settled where they were in a group, else each on its own."""
+
+    def __init__(self, stage: StageModel, place: Place, state: tuple[str, ...]) -> None:
+        self.stage, self.place, self.state = stage, place, state
+
+    def process(self, number: int) -> None:
+        rows = self.place.rows(number)
+        alive, done = rows.filter(pl.col("status").is_null()), [rows.filter(pl.col("status").is_not_null())]
+        if alive.height:
+            done.append(judged(self.stage, alive, self._related(number, alive)))
+        unit = unit_name(self.place.parts[number])
+        told = with_missing(pl.concat(done, how="diagonal_relaxed"), self.state).select("ordinal", *self.state)
+        files.write_parquet(files.join(self.place.own, f"{unit}.parquet"), told.sort("ordinal"))
+
+    def _related(self, number: int, alive: pl.DataFrame) -> pl.DataFrame:
+        if not isinstance(self.stage, SpreadStage):
+            return cast(Callable[[pl.DataFrame], pl.DataFrame], self.stage.relate)(alive)  # type: ignore[attr-defined]
+        folder = files.join(self.place.own, "settled", str(number))
+        settled = [files.read_parquet(files.join(folder, n)) for n in files.names(folder, ".parquet")]
+        known = pl.concat(settled)["node"] if settled else pl.Series([], dtype=pl.UInt64)
+        nothing = np.empty(0, dtype=np.int64)
+        alone = alive.filter(~pl.col("node").is_in(known.implode())).sort("key", "origin")
+        return pl.concat([*settled, self.stage.settle(alone, nothing, nothing)], how="diagonal_relaxed")
+
+
+class _Publish(beam.DoFn):
+    """Shell of ``relate.publish``."""
+
+    def __init__(self, before: str, out: str, state: tuple[str, ...]) -> None:
+        self.before, self.out, self.state = before, out, state
+
+    def process(self, unit: str) -> None:
+        publish(files.read_parquet(files.join(self.before, f"{unit}.parquet")), unit, self.out, self.state)
+
+
+def _height(path: str) -> int:
+    with files.open_read(path) as handle:
+        return int(pl.scan_parquet(handle).select(pl.len()).collect().item())
