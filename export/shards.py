@@ -31,8 +31,11 @@ class ShardInfo:
 
 
 def sample_json(row: dict[str, Any]) -> dict[str, Any]:
-    """What KEY.json holds: the row's columns that have a value, without bytes and without the run's own."""
-    return {k: v for k, v in row.items() if k not in OMITTED and v is not None}
+    """What KEY.json holds: the row's columns that have a value, without bytes and without the run's own.
+
+    Bytes are signatures for the relate phase; they stand in the ledger.
+    """
+    return {k: v for k, v in row.items() if k not in OMITTED and v is not None and not isinstance(v, bytes)}
 
 
 def write_shard(path: str, samples: Iterable[tuple[str, bytes, str, dict[str, Any]]]) -> ShardInfo:
