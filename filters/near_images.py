@@ -37,7 +37,7 @@ def image_pairs(image: U64, bits: int, masks: list[np.uint64] | None = None, win
     allowed = np.full(len(distinct), bits, dtype=np.uint32)
     for mask in block_masks(bits) if masks is None else masks:
         bucket = distinct & mask
-        order = np.lexsort((distinct, bucket))
+        order = np.argsort(bucket, kind="stable")  # within a bucket the hashes ascend already
         a, b = window_pairs(order, bucket, distinct, allowed, window)
         left.append(first[a])
         right.append(first[b])
