@@ -3,7 +3,7 @@
 The hash is cut into ``bits + 2`` blocks. Two hashes at most ``bits`` bits apart agree in at least two
 of them, so one table per two blocks, sorted by those blocks, brings every such pair into one bucket
 (multi-index hashing; Norouzi, Punjani and Fleet 2012). Within a bucket each hash is joined to the
-next few; a bucket is ordered by the whole rotated hash first, so that in a crowded one the nearest
+next few; a bucket is ordered by the whole hash, so that in a crowded one the nearest
 stand together.
 """
 
