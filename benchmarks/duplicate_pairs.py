@@ -163,7 +163,7 @@ def _crop(image: Pixels, drawn: random.Random) -> Pixels:
 
 
 def _watermark(image: Pixels, drawn: random.Random) -> Pixels:
-    out = np.ascontiguousarray(image)
+    out = image.copy()
     at = (drawn.randrange(4, max(5, image.shape[1] // 2)), image.shape[0] - drawn.randrange(6, 20))
     cv2.putText(out, "www.example.cn", at, cv2.FONT_HERSHEY_SIMPLEX, 0.35, (255, 255, 255), 1, cv2.LINE_AA)
     return _encode(out, 85)

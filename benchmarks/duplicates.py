@@ -109,9 +109,7 @@ def speed(options: argparse.Namespace) -> None:
     for rows in options.rows:
         frame = made_up(rows)
         told = measure(frame)
-        print(
-            f"{rows} captions, {told['dropped']:.0f} of {rows // 10} planted duplicates dropped, peak {peak():.2f} GB"
-        )
+        print(f"{rows} captions, {told['dropped']:.0f} of {rows // 10} planted duplicates dropped")
         for name in ("signatures", "candidates", "end to end", "split"):
             print(f"  {name:28} {told[name]:8.2f} s {rows / told[name]:12,.0f} a second")
         for row in _rivals(options, frame, "--speed"):

@@ -3,7 +3,7 @@
 The hash is cut into ``bits + 2`` blocks. Two hashes at most ``bits`` bits apart agree in at least two
 of them, so one table per two blocks, sorted by those blocks, brings every such pair into one bucket
 (multi-index hashing; Norouzi, Punjani and Fleet 2012). Within a bucket each hash is joined to the
-next few; a bucket is ordered by the whole rotated hash first, so that in a crowded one the nearest
+next few; a bucket is ordered by the whole hash, so that in a crowded one the nearest
 stand together.
 """
 
@@ -37,7 +37,7 @@ def image_pairs(image: U64, bits: int, masks: list[np.uint64] | None = None, win
     allowed = np.full(len(distinct), bits, dtype=np.uint32)
     for mask in block_masks(bits) if masks is None else masks:
         bucket = distinct & mask
-        order = np.lexsort((distinct, bucket))
+        order = np.argsort(bucket, kind="stable")  # within a bucket the hashes ascend already
         a, b = window_pairs(order, bucket, distinct, allowed, window)
         left.append(first[a])
         right.append(first[b])
