@@ -82,6 +82,9 @@ def run(
     measure_all: Annotated[
         bool, typer.Option("--measure-all", help="measure dropped pairs too, so that replay may loosen thresholds")
     ] = False,
+    index: Annotated[
+        str, typer.Option("--add-to-index", help="directory of signatures that later runs are checked against")
+    ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Read pairs, filter, score, deduplicate and write shards, ledger and report to OUT."""
@@ -98,6 +101,7 @@ def run(
         beam_args=tuple(beam_args),
         fresh=fresh,
         dropped_too=measure_all,
+        index=index,
         input_options=_options(option or []),
     )
     with ExitStack() as stack:

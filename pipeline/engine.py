@@ -24,9 +24,9 @@ from typing import Any
 import apache_beam as beam
 import polars as pl
 
-from . import beam_run, files
+from . import beam_run, files, index
 from .emit import EmitOptions, RouteRows, WriteShard
-from .errors import RunError, UsageError
+from .errors import InputError, RunError, UsageError
 from .finish import finish
 from .measure import MeasureOptions, MeasureUnit
 from .recipe import Recipe
@@ -59,6 +59,7 @@ class RunConfig:
     beam_args: tuple[str, ...] = ()
     fresh: bool = False
     dropped_too: bool = False
+    index: str = ""
     input_options: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -72,6 +73,8 @@ def run(config: RunConfig, recipe: Recipe, progress: Progress | None = None) -> 
     by_id = {u.id: u for u in units}
     if len(by_id) != len(units):
         raise RunError("two slices of the input have the same name; is an input given twice?")
+    if not units:
+        raise InputError(f"nothing to read in {', '.join(config.inputs)}")
     plan = {
         "recipe": recipe.describe(),
         "recipe_hash": recipe.hash,
@@ -112,9 +115,11 @@ def complete(
         stages = [s for s in recipe.phase("emit") if replayed is None or not s.on_images]
         emit(units, stages, emit_options, options)
     with clock.phase("finish"):
-        told = finish(
-            config.out, config.parts, recipe, units, clock.seconds, bytes_from, _header(config, options, replayed)
-        )
+        header = _header(config, options, replayed)
+        told = finish(config.out, config.parts, recipe, units, clock.seconds, bytes_from, header, related.stages)
+    if config.index:
+        name = config.out.rstrip("/").rsplit("/", 1)[-1]
+        index.add(config.index, name, parts, [files.join(config.parts, f"{u}.relate.parquet") for u in units])
     if not config.dropped_too:
         files.remove(config.parts)
     return told

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import platform
 import sys
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from importlib.metadata import version
 from typing import Any
@@ -22,7 +23,7 @@ from ..export.shards import ShardInfo, write_index
 from . import files
 from .errors import RunError
 from .recipe import Recipe
-from .stage import StageModel
+from .stage import StageModel, Tally
 from .thumbs import PER_REASON, SCHEMA, thumbnail
 
 KEPT_SHOWN = 48
@@ -37,8 +38,11 @@ def finish(
     seconds: dict[str, float],
     bytes_from: str | None,
     header: dict[str, Any],
+    related: Mapping[str, Tally],
 ) -> dict[str, Any]:
     """Check that nothing was lost and write all that describes the run; returns what run.json holds.
+
+    ``related`` are the relate phase's tallies, for their times alone: counts come from the ledger.
 
     Raises ``RunError`` (exit code 1) where inputs != kept + dropped + failed.
     """
@@ -51,7 +55,7 @@ def finish(
     infos, made = _shards(out, parts)
     _check(counts, int(table["len"].sum()), sum(i.samples for i in infos) if bytes_from else counts["kept"])
     write_index(files.join(out, "shards"), infos)
-    spent = _microseconds([*measured, *made])
+    spent = _microseconds([*measured, *made, {"stages": related}])
     told = {
         "version": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -69,7 +73,7 @@ def finish(
         ),
         "shards": {"count": len(infos), "bytes": sum(i.bytes for i in infos)},
         "resources": {s.name: dict(s.resources()) for s in recipe.stages if s.resources()},
-        "notices": [n for s in recipe.stages for n in s.notices()],
+        "notices": [*(n for s in recipe.stages for n in s.notices()), *_shortfalls(table, header)],
         "times": seconds,
         "machine": _machine(),
     }
@@ -78,6 +82,24 @@ def finish(
     write_report(out)
     write_card(out)
     write_croissant(out)
+    return told
+
+
+def _shortfalls(table: pl.DataFrame, header: dict[str, Any]) -> list[str]:
+    """What a replay could not answer or write, in words."""
+    told = []
+    unmeasured = int(table.filter(pl.col("reason") == "not_measured")["len"].sum())
+    if unmeasured:
+        told.append(
+            f"{unmeasured} pairs pass the new thresholds but were never measured further: the run dropped them early. "
+            "They are counted as failed (not_measured); a run with --measure-all can answer for them."
+        )
+    missing = int(header.get("bytes_missing") or 0)
+    if missing:
+        told.append(
+            f"{missing} pairs are kept now whose images the run no longer has, so no shards were written; the "
+            "verdicts are in the ledger. A run with --measure-all keeps the images."
+        )
     return told
 
 

@@ -1,0 +1,118 @@
+"""The driver: resume after a kill, broken units, an index across runs."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from tests.conftest import Finished, curate
+from tests.pipeline.test_cli import photograph
+
+
+def folder_of_photographs(folder: Path, n: int, seed: int = 0) -> Path:
+    folder.mkdir(parents=True)
+    for i in range(n):
+        (folder / f"{i:03}.jpg").write_bytes(photograph(seed + i))
+        (folder / f"{i:03}.txt").write_text(f"第{seed + i}张照片里有一片彩色的云")
+    return folder
+
+
+def tree(run: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(run)): p.read_bytes() for p in sorted((run / "shards").glob("*"))}
+
+
+@pytest.mark.parametrize("seconds", [2.5, 4.0, 5.5])
+def test_a_killed_run_continues_to_the_same_bytes(finished: Finished, tmp_path: Path, seconds: float) -> None:
+    out = tmp_path / "run"
+    words = [
+        sys.executable,
+        "-m",
+        "tuwen.pipeline.cli",
+        "run",
+        str(finished.sample),
+        "-o",
+        str(out),
+        "--measure-all",
+        "-j",
+        "1",
+    ]
+    process = subprocess.Popen(
+        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2]
+    )
+    time.sleep(seconds)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (out / "run.json").exists()
+    curate(*words[3:], "--json")
+    assert tree(out) == tree(finished.run)
+    held = {p.name for p in out.rglob("*") if p.name.startswith(".tuwen-")}
+    assert all(not name.endswith((".tar", ".parquet")) for name in held)
+
+
+def test_a_unit_that_cannot_be_read_is_named_and_retried(tmp_path: Path) -> None:
+    good = folder_of_photographs(tmp_path / "good", 4)
+    out = tmp_path / "out"
+    words = ("run", good, "-o", out, "-r", "photos", "-j", "1", "--json")
+    curate(*words)
+    (out / "run.json").unlink()
+    part = next((out / "ledger").glob("*.parquet"))
+    part.unlink()
+    told = json.loads(curate(*words).stdout)
+    assert told["counts"]["inputs"] == 4
+    assert pl.read_parquet(out / "ledger" / "*.parquet").height == 4
+
+
+def test_changed_input_is_refused_with_what_changed(tmp_path: Path) -> None:
+    source = folder_of_photographs(tmp_path / "in", 3)
+    out = tmp_path / "out"
+    curate("run", source, "-o", out, "-r", "photos", "-j", "1", "--json")
+    (source / "000.jpg").write_bytes(photograph(99, side=240))
+    refused = curate("run", source, "-o", out, "-r", "photos", "-j", "1", check=False)
+    assert refused.returncode == 2
+    assert "other contents" in refused.stderr
+    curate("run", source, "-o", out, "-r", "photos", "-j", "1", "--fresh", "--json")
+
+
+def test_a_later_run_is_checked_against_the_index_of_an_earlier_one(tmp_path: Path) -> None:
+    index = tmp_path / "index"
+    first = folder_of_photographs(tmp_path / "a", 4)
+    curate("run", first, "-o", tmp_path / "one", "-r", "photos", "--add-to-index", index, "-j", "1", "--json")
+    second = folder_of_photographs(tmp_path / "b", 4, seed=2)
+    told = json.loads(
+        curate(
+            "run",
+            second,
+            "-o",
+            tmp_path / "two",
+            "-r",
+            "photos",
+            "--set",
+            f"pair_duplicates.index={index}",
+            "-j",
+            "1",
+            "--json",
+        ).stdout
+    )
+    assert told["stages"]["pair_duplicates"]["dropped"] == {"pair_duplicate": 2}
+    assert told["counts"]["kept"] == 2
+
+
+def test_a_memory_file_system_needs_no_local_folder(tmp_path: Path) -> None:
+    from tuwen.pipeline import engine, files
+    from tuwen.pipeline.recipe import load
+
+    source = folder_of_photographs(tmp_path / "in", 3)
+    out = f"memory://run-{tmp_path.name}"
+    told = engine.run(engine.RunConfig((str(source),), out, workers=1), load("photos"))
+    assert told["counts"]["kept"] == 3
+    assert files.names(files.join(out, "shards"), ".tar")
+    assert not files.exists(files.join(out, "parts"))
+    assert b"<html" in files.read_bytes(files.join(out, "report.html"))
+    files.remove(out)
