@@ -61,7 +61,9 @@ class CocaCaptioner:
                 open_ &= best != self.end
                 ids = torch.cat([ids, best[:, None]], 1)
         core = self.tokenizer.tokenizer
-        return [core.decode(row, skip_special_tokens=True).replace(" ", "") for row in ids]
+        written = (core.decode(row, skip_special_tokens=True).replace(" ", "") for row in ids)
+        # The tokenizer folds Chinese punctuation; captions ship with it (see filters/normalise.py).
+        return [text.replace(",", "，") for text in written]
 
 
 @lru_cache(2)
