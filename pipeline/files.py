@@ -15,7 +15,10 @@ from typing import IO, Any
 
 import fsspec
 import polars as pl
+import pyarrow.dataset
 from fsspec.implementations.local import LocalFileSystem
+
+_READ_BY_POLARS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "http", "https"}
 
 
 def filesystem(path: str) -> tuple[Any, str]:
@@ -101,3 +104,21 @@ def read_parquet(path: str, columns: list[str] | None = None) -> pl.DataFrame:
     """A parquet file (or the named columns of it) as a frame."""
     with open_read(path) as handle:
         return pl.read_parquet(handle, columns=columns)
+
+
+def scan_parquet(folder: str) -> pl.LazyFrame | None:
+    """All parquet files of ``folder``, in the order of their names, as one lazy frame; None where there is none.
+
+    polars reads local disks and the large object stores by itself; any other file system goes through Arrow.
+    """
+    found = [join(folder, name) for name in names(folder, ".parquet")]
+    if not found:
+        return None
+    fs, _ = filesystem(folder)
+    inner = [filesystem(path)[1] for path in found]
+    if isinstance(fs, LocalFileSystem):
+        return pl.scan_parquet(inner)
+    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+    if protocols & _READ_BY_POLARS:
+        return pl.scan_parquet([fs.unstrip_protocol(path) for path in inner])
+    return pl.scan_pyarrow_dataset(pyarrow.dataset.dataset(inner, format="parquet", filesystem=fs))

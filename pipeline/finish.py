@@ -22,6 +22,7 @@ from ..export.report import write_report
 from ..export.shards import ShardInfo, write_index
 from . import files
 from .errors import RunError
+from .ledger import scan_ledger
 from .recipe import Recipe
 from .stage import StageModel, Tally
 from .thumbs import PER_REASON, SCHEMA, thumbnail
@@ -101,16 +102,6 @@ def _shortfalls(table: pl.DataFrame, header: dict[str, Any]) -> list[str]:
             "verdicts are in the ledger. A run with --measure-all keeps the images."
         )
     return told
-
-
-def scan_ledger(run: str) -> pl.LazyFrame:
-    """The ledger of a run as one lazy frame."""
-    folder = files.join(run, "ledger")
-    fs, _ = files.filesystem(folder)
-    found = files.names(folder, ".parquet")
-    if not found:
-        raise RunError(f"{run} holds no ledger; expected {folder}/*.parquet. Did the run finish?")
-    return pl.scan_parquet([fs.unstrip_protocol(files.filesystem(files.join(folder, n))[1]) for n in found])
 
 
 def funnel(

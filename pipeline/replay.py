@@ -18,7 +18,7 @@ from . import files
 from .columns import with_missing
 from .engine import Clock, Progress, RunConfig, complete, prepare
 from .errors import UsageError, nearest
-from .finish import scan_ledger
+from .ledger import scan_ledger
 from .measure import PART_COLUMNS, PLACE
 from .recipe import Recipe, from_description
 from .stage import VERDICT, StageModel, judge

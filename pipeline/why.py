@@ -10,7 +10,7 @@ import polars as pl
 from . import files
 from .columns import COLUMNS
 from .errors import InputError
-from .finish import scan_ledger
+from .ledger import scan_ledger
 from .recipe import Recipe, from_description
 
 SOURCE = ("origin", "page_url", "image_url", "caption_origin", "caption_raw")
