@@ -246,7 +246,7 @@ def _close(out: str, told: dict[str, Any], as_json: bool) -> None:
     counts = told["counts"]
     terminal.out.print(
         f"{counts['inputs']} pairs = {counts['kept']} kept + {counts['dropped']} dropped + {counts['failed']} failed; "
-        f"{told['shards']['count']} shards"
+        f"{told['shards']['count']} shard{'' if told['shards']['count'] == 1 else 's'}"
     )
     for notice in told["notices"]:
         terminal.out.print(f"note: {notice}", markup=False)

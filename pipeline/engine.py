@@ -95,34 +95,51 @@ def complete(
     config: RunConfig,
     recipe: Recipe,
     units: list[str],
-    bytes_from: str | None,
+    bytes_from: str,
     clock: Clock,
     progress: Progress | None = None,
     replayed: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Relate, emit and finish over part files that are there; shared by a run and a replay.
 
-    A replay says where it came from in ``replayed``, and runs no stage that needs the image again.
+    ``bytes_from`` is the folder whose tars hold the images. A replay says where it came from in
+    ``replayed``, and runs no stage that needs the image again; where it keeps a pair whose image the
+    run gave away, the verdicts are written to the ledger and no shards.
     """
     options = beam_run.pipeline_options(config.beam_args, _workers(config, len(units)))
     parts = [files.join(config.parts, f"{u}.parquet") for u in units]
     with clock.phase("relate"), _watch(progress, "relate", config.parts, ".relate.parquet", len(units)):
         related = relate(parts, recipe.phase("relate"), config.parts, options)
     shards = {split: max(1, math.ceil(n / recipe.shards.samples)) for split, n in sorted(related.splits.items()) if n}
-    emit_options = EmitOptions(config.out, config.parts, bytes_from, shards, recipe.shards.seed)
+    held: str | None = bytes_from
+    if replayed is not None:
+        replayed = replayed | {"bytes_missing": _without_image(config.parts, units)}
+        held = None if replayed["bytes_missing"] else bytes_from
+    emit_options = EmitOptions(config.out, config.parts, held, shards, recipe.shards.seed)
     total = sum(shards.values())
     with clock.phase("emit"), _watch(progress, "emit", files.join(config.out, "shards"), ".tar", total):
         stages = [s for s in recipe.phase("emit") if replayed is None or not s.on_images]
         emit(units, stages, emit_options, options)
     with clock.phase("finish"):
         header = _header(config, options, replayed)
-        told = finish(config.out, config.parts, recipe, units, clock.seconds, bytes_from, header, related.stages)
+        told = finish(config.out, config.parts, recipe, units, clock.seconds, held, header, related.stages)
     if config.index:
         name = config.out.rstrip("/").rsplit("/", 1)[-1]
         index.add(config.index, name, parts, [files.join(config.parts, f"{u}.relate.parquet") for u in units])
     if not config.dropped_too:
         files.remove(config.parts)
     return told
+
+
+def _without_image(parts: str, units: list[str]) -> int:
+    """Pairs that the relate phase kept and whose image is in no tar."""
+    missing = 0
+    for unit in units:
+        related = files.read_parquet(files.join(parts, f"{unit}.relate.parquet"), ["ordinal", "status"])
+        places = files.read_parquet(files.join(parts, f"{unit}.parquet"), ["ordinal", "part"])
+        kept = related.filter(pl.col("status").is_null()).join(places, on="ordinal", how="left")
+        missing += kept["part"].null_count()
+    return missing
 
 
 def measure(config: RunConfig, recipe: Recipe, units: dict[str, Unit]) -> None:
