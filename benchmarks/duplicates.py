@@ -85,10 +85,14 @@ def timed(told: dict[str, float], name: str) -> Iterator[None]:
 def quality(options: argparse.Namespace) -> None:
     """Precision and recall on labelled pairs."""
     photos = Path(options.data) / "flickr8k_cn" if options.data else None
-    frame = duplicate_pairs.make(options.pictures, options.reposts, options.seed, photos)
+    frame = duplicate_pairs.make(options.pictures, options.reposts, options.seed, photos, options.mirrored)
     data = f"{options.pictures} drawn pictures{' and the photos of flickr8k_cn' if photos else ''}, seed {options.seed}"
     print(f"{frame.height} pairs, {frame['family'].n_unique()} families: {data}")
-    out = PairDuplicates().relate(frame).with_columns(group=pl.coalesce("duplicate_of", "key").rank("dense"))
+    out = (
+        PairDuplicates(mirrored=options.mirrored)
+        .relate(frame)
+        .with_columns(group=pl.coalesce("duplicate_of", "key").rank("dense"))
+    )
     out = out.sort(pl.col("duplicate_of").is_not_null())
     rows = [{"tool": "tuwen pair_duplicates", **duplicate_rivals.compare(out, out["group"].to_list())}]
     families = out.filter(pl.col("kind") == "original").select("family", of="group")
@@ -258,6 +262,7 @@ def main() -> None:
     parser.add_argument("--rivals", help="a Python that has the other tools")
     parser.add_argument("--tools", nargs="*", default=list(duplicate_rivals.TOOLS))
     parser.add_argument("--pictures", type=int, default=600, help="drawn pictures")
+    parser.add_argument("--mirrored", action="store_true", help="mirrored copies among the reposts, and joined")
     parser.add_argument("--reposts", type=int, default=8, help="reposts of each base pair")
     parser.add_argument("--table", help=argparse.SUPPRESS)
     parser.add_argument("--scratch", help="folder for large temporary files")

@@ -29,7 +29,10 @@ VERSION = 1
 PREFIX = "index:"
 """Begins the unit of every indexed pair."""
 
-_FOR_COMPARING = ("caption", "phash", "image_grid", "score", "width", "height", "page_url")
+_FOR_COMPARING = (
+    *("caption", "phash", "phash_mirrored", "phash_inside", "image_grid", "image_grid_inside"),
+    *("score", "width", "height", "page_url"),
+)
 _KNOWN = ("duplicate_of", "cluster", "split")
 COLUMNS_HELD = ("unit", "ordinal", "key", "origin", *_FOR_COMPARING, *_KNOWN)
 

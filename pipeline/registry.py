@@ -28,6 +28,7 @@ STAGES: dict[str, str] = {
     "decontaminate": "filters.decontaminate:Decontaminate",
     "image_repeats": "filters.repeats:ImageRepeats",
     "caption_repeats": "filters.repeats:CaptionRepeats",
+    "semantic_duplicates": "filters.semantic:SemanticDuplicates",
     "split": "filters.split:Split",
     "synthetic_captions": "scoring.captioner:SyntheticCaptions",
     "hard_negatives": "scoring.negatives:HardNegatives",
