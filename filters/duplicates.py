@@ -30,7 +30,16 @@ from .candidates import all_pairs, allowed_bits, table_pairs
 from .cautious import cautious_components
 from .components import components
 from .contrast import telling
-from .image_grid import BYTES, CHROMA, FRAMED_CHROMA, Grids, same_layout, turned_round
+from .image_grid import (
+    BYTES,
+    CHROMA,
+    FRAMED_CHROMA,
+    LUMA_RMS,
+    SAME_WORDS_RMS,
+    Grids,
+    same_layout,
+    turned_round,
+)
 from .minhash import PERMUTATIONS, sign_column
 from .near_captions import CaptionRule, Flags
 from .shingles import I64, U32, U64, Folded, fold_column, mix64
@@ -157,12 +166,13 @@ class PairDuplicates(StageModel):
 
     def settle(self, rows: pl.DataFrame, a: I64, b: I64) -> pl.DataFrame:
         """``rows``, in order of key, with verdicts: candidates (a, b) are verified, the best of a group stays."""
-        good = layouts_agree(rows, a, b, self.mirrored)
-        a, b = a[good], b[good]
         nodes, at = np.unique(np.concatenate([a, b]), return_inverse=True)
         folded = fold_column(rows["caption"].gather(nodes))
         left, right = at[: len(a)], at[len(a) :]
-        good = self.rule().near(folded, left, right)
+        text = folded.text_hash()
+        good = layouts_agree(rows, a, b, text[left] == text[right], self.mirrored)
+        left, right = left[good], right[good]
+        good = self.rule().near(folded, left, right, text)
         label = np.arange(rows.height)
         label[nodes] = nodes[self.groups(folded, left[good], right[good])]
         return mark(rows, pl.Series(label), "pair")
@@ -189,22 +199,24 @@ def distinct_pairs(a: I64, b: I64) -> tuple[I64, I64]:
     return pairs["a"].to_numpy(), pairs["b"].to_numpy()
 
 
-def layouts_agree(rows: pl.DataFrame, a: I64, b: I64, mirrored: bool = False) -> Flags:
+def layouts_agree(rows: pl.DataFrame, a: I64, b: I64, same_words: Flags, mirrored: bool = False) -> Flags:
     """(pairs,) whether the layouts of rows ``a`` and ``b`` agree: of the whole or of what plain borders hold.
 
+    ``same_words`` says which pairs have one caption; their layouts must agree better.
     Where ``mirrored``, also turned round. True where one of them has no layout.
     """
     out: Flags = np.ones(len(a), dtype=np.bool_)
     for first in range(0, len(a), CHUNK):
         one, other = rows[a[first : first + CHUNK]], rows[b[first : first + CHUNK]]
+        most = np.where(same_words[first : first + CHUNK], SAME_WORDS_RMS, LUMA_RMS).astype(np.float32)
         agree = (one["image_grid"].is_null() | other["image_grid"].is_null()).to_numpy().copy()
         for left, right in product(GRIDS, GRIDS):
             todo = np.flatnonzero((one[left].is_not_null() & other[right].is_not_null()).to_numpy() & ~agree)
             ours, theirs = _matrix(one[left].gather(todo)), _matrix(other[right].gather(todo))
             chroma = CHROMA if left == right == GRIDS[0] else FRAMED_CHROMA
-            same = same_layout(ours, theirs, chroma)
+            same = same_layout(ours, theirs, chroma, most[todo])
             if mirrored:
-                same |= same_layout(ours, turned_round(theirs), chroma)
+                same |= same_layout(ours, turned_round(theirs), chroma, most[todo])
             agree[todo] = same
         out[first : first + CHUNK] = agree
     return out
