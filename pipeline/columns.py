@@ -127,6 +127,7 @@ _ALL = (
     Column("scorer", pl.String, "score", "name and hash of the scorer"),
     Column("image_embedding", pl.Binary, "score", "unit vector of the image, 16-bit floats, little endian"),
     Column("caption_embedding", pl.Binary, "score", "unit vector of the caption, 16-bit floats, little endian"),
+    Column("taken_down", pl.String, "removed", "when an earlier run's copy was removed on request"),
     Column("duplicate_of", pl.String, "relate", "key of the pair that stays in this one's place"),
     Column("duplicate_kind", pl.String, "relate", "what matched: key, pair, image or caption"),
     Column("captions_merged", pl.List(pl.String), "relate", "captions of dropped pairs that show the same image"),

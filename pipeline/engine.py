@@ -25,22 +25,22 @@ import apache_beam as beam
 import polars as pl
 
 from . import beam_run, files, index
-from .emit import EmitOptions, RouteRows, WriteShard
+from .emit import EmitOptions, emit
 from .errors import InputError, RunError, UsageError
 from .finish import finish
 from .measure import MeasureOptions, MeasureUnit
 from .recipe import Recipe
 from .relate import relate
 from .sources import open_input
-from .stage import StageModel
 from .units import Unit
 
 RUN_FILES = (
     *("run.json", "plan.json", "ledger", "shards", "parts"),
     *("thumbs.parquet", "report.html", "README.md", "croissant.json"),
+    *("amend.json", "amending", "retrying"),
 )
-ROUTED = tuple[str, pl.DataFrame]
-"""Element type between routing and writing; it picks the batch coder."""
+STAYS = "removed.parquet"
+"""What a fresh start leaves: whoever asked for a removal asked for good."""
 
 THUMB_UNITS = 64
 """How many units write thumbnails: enough for the report, nothing at a million units."""
@@ -165,26 +165,12 @@ def measure(config: RunConfig, recipe: Recipe, units: dict[str, Unit]) -> None:
         raise RunError(_broken(config, broken, len(units)))
 
 
-def emit(units: list[str], stages: list[StageModel], options: EmitOptions, beam_options: Any) -> None:
-    """Write all shards and the ledger."""
-    beam_run.run(
-        lambda p: (
-            p
-            | "Units" >> beam.Create(units, reshuffle=True)
-            | "Route" >> beam.ParDo(RouteRows(options)).with_output_types(ROUTED)
-            | "ByShard" >> beam.GroupByKey()
-            | "Write" >> beam.ParDo(WriteShard(stages, options))
-        ),
-        beam_options,
-    )
-
-
 def prepare(config: RunConfig, plan: dict[str, Any]) -> dict[str, Any] | None:
     """Make ``out`` ready for ``plan``: start, resume, or refuse; the finished run where it is complete."""
     if config.fresh:
         for name in RUN_FILES:
             files.remove(files.join(config.out, name))
-    held = files.names(config.out)
+    held = [name for name in files.names(config.out) if name != STAYS]
     at = files.join(config.out, "plan.json")
     if "plan.json" in held:
         old = json.loads(files.read_bytes(at))

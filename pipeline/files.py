@@ -67,6 +67,27 @@ def remove(path: str) -> None:
         fs.rm(inner, recursive=True)
 
 
+def move(path: str, to: str) -> None:
+    """Give a complete file another name, on the same file system; what bore it is replaced."""
+    fs, inner = filesystem(path)
+    _, target = filesystem(to)
+    fs.makedirs(fs._parent(target), exist_ok=True)
+    if isinstance(fs, LocalFileSystem):
+        Path(inner).replace(target)
+    else:
+        fs.mv(inner, target)
+
+
+def tree(folder: str) -> list[str]:
+    """Names, relative to ``folder``, of the complete files in it and below; [] where there is no folder."""
+    fs, inner = filesystem(folder)
+    if not fs.isdir(inner):
+        return []
+    root = inner.rstrip("/") + "/"
+    found = (str(p).removeprefix(root) for p in fs.find(inner))
+    return sorted(n for n in found if not n.rsplit("/", 1)[-1].startswith("."))
+
+
 @contextmanager
 def publish(path: str) -> Iterator[Path]:
     """Give a local temporary file to write; it takes the name ``path`` when the block ends well."""
