@@ -28,6 +28,9 @@ class Fetch(StageModel):
     honour_opt_out: bool = Field(
         True, description="refuse images reserved by X-Robots-Tag (noai, noimageai, noml) or TDM-Reservation"
     )
+    robots: bool = Field(
+        True, description="obey the robots.txt of each host (as tuwen); one more request for every host"
+    )
     allow_private: bool = Field(False, description="connect to private, loopback and other non-global addresses")
     allow_hosts: tuple[str, ...] = Field((), description="hosts whose addresses are not checked (intranets)")
     user_agent: str = operational("tuwen/0.1 (+https://pypi.org/project/tuwen)", "who asks; say how to reach you")
@@ -71,6 +74,7 @@ class Fetch(StageModel):
             max_bytes=self.max_bytes,
             max_redirects=self.max_redirects,
             honour_opt_out=self.honour_opt_out,
+            robots=self.robots,
             allow_private=self.allow_private,
             allow_hosts=frozenset(h.lower() for h in self.allow_hosts),
             user_agent=self.user_agent,

@@ -15,6 +15,7 @@ from typing import cast
 
 import pycurl
 
+from .robots import Held, origin_of, rules_of
 from .transfer import Limits, Outcome, Transfer, blocked_literal
 from .urls import host_of, wire_url
 
@@ -27,10 +28,14 @@ LONGEST_WAIT = 30.0
 
 @dataclass(eq=False)
 class _Job:
-    """An address on its way: where it stands after redirects, how often it was tried, when it may go on."""
+    """An address on its way: where it stands after redirects, how often it was tried, when it may go on.
+
+    ``rules`` is the origin whose robots.txt it is, None for an image.
+    """
 
     asked: str
     url: str
+    rules: str | None = None
     hops: list[str] = field(default_factory=list)
     tries: int = 0
     not_before: float = 0.0
@@ -61,6 +66,7 @@ class _Queue:
         self._running: dict[pycurl.Curl, tuple[Transfer, _Job]] = {}
         self._hosts: Counter[str] = Counter()
         self._multi = _multi(limits)
+        self._asked_rules: set[str] = set()
 
     def run(self) -> None:
         try:
@@ -86,20 +92,37 @@ class _Queue:
     def _start(self) -> None:
         """Start what may start. Hosts' turns are kept here: time in libcurl's own queue would count as connecting."""
         now, still = time.monotonic(), []
-        for job in self._waiting:
+        for job in self._with_rules():
             host = host_of(job.url)
+            if self._limits.robots and job.rules is None:
+                rules = _rules().get(origin_of(job.url))
+                if rules is None:
+                    still.append(job)
+                    continue
+                if why := rules.refuses(job.url):
+                    self._done[job.asked] = Outcome(error="robots", detail=why)
+                    continue
             full = len(self._running) >= self._limits.concurrency or self._hosts[host] >= self._limits.per_host
             if full or job.not_before > now:
                 still.append(job)
             elif self._limits.proxy and (why := blocked_literal(job.url, self._limits)):
-                self._done[job.asked] = Outcome(error="blocked_address", detail=why)
+                self._end(job, Outcome(error="blocked_address", detail=why))
             else:
                 job.tries += 1
-                transfer = Transfer(job.url, self._limits)
+                transfer = Transfer(job.url, self._limits, job.rules is not None)
                 self._running[transfer.curl] = (transfer, job)
                 self._hosts[host] += 1
                 self._multi.add_handle(transfer.curl)
         self._waiting = still
+
+    def _with_rules(self) -> list[_Job]:
+        """The waiting jobs, and before them one for each robots.txt that they need and nobody has asked for."""
+        if not self._limits.robots:
+            return self._waiting
+        needed = dict.fromkeys(origin_of(job.url) for job in self._waiting if job.rules is None)
+        new = [o for o in needed if o not in self._asked_rules and _rules().get(o) is None]
+        self._asked_rules |= set(new)
+        return [*(_Job(f"{o}/robots.txt", f"{o}/robots.txt", rules=o) for o in new), *self._waiting]
 
     def _collect(self) -> None:
         left = 1
@@ -121,7 +144,13 @@ class _Queue:
             job.not_before = time.monotonic() + pause
             self._waiting.append(job)
         else:
+            self._end(job, told)
+
+    def _end(self, job: _Job, told: Outcome) -> None:
+        if job.rules is None:
             self._done[job.asked] = told
+        else:
+            _rules().put(job.rules, rules_of(told))
 
     def _redirect(self, job: _Job, told: Outcome) -> None:
         job.hops.append(job.url)
@@ -139,7 +168,7 @@ class _Queue:
                 job.url, job.tries = target, 0
                 self._waiting.append(job)
                 return
-        self._done[job.asked] = told
+        self._end(job, told)
 
 
 def _wait(told: Outcome, tries: int, limits: Limits) -> float | None:
@@ -170,6 +199,13 @@ def seconds_asked(retry_after: str | None) -> float | None:
 
 _held = threading.local()
 _inherited: list[pycurl.CurlMulti] = []
+
+
+def _rules() -> Held:
+    """This thread's rules of robots.txt."""
+    if not hasattr(_held, "rules"):
+        _held.rules = Held()
+    return cast(Held, _held.rules)
 
 
 def _multi(limits: Limits) -> pycurl.CurlMulti:

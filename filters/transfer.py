@@ -2,7 +2,7 @@
 
 Outcomes are classes that say what a user can do: ``dns``, ``refused``, ``tls``, ``timeout_connect``,
 ``timeout_read``, ``reset``, ``empty``, ``too_large``, ``not_an_image``, ``http_404`` and its like,
-``opted_out``, ``blocked_address``, ``redirect_loop``, ``bad_url``, ``bad_response``, ``network``.
+``opted_out``, ``robots``, ``blocked_address``, ``redirect_loop``, ``bad_url``, ``bad_response``, ``network``.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ _CLASSES = {
     pycurl.E_FILESIZE_EXCEEDED: "too_large",
     pycurl.E_FTP_WEIRD_SERVER_REPLY: "bad_response",
 }
+RULES_BYTES = 500 * 1024
 _SLOW = 200
 """Bytes per second under which a transfer counts as stalled."""
 
@@ -52,6 +53,7 @@ class Limits:
     max_bytes: int = 16 * 2**20
     max_redirects: int = 5
     honour_opt_out: bool = True
+    robots: bool = True
     allow_private: bool = False
     allow_hosts: frozenset[str] = frozenset()
     user_agent: str = "tuwen"
@@ -94,11 +96,12 @@ class Outcome:
 class Transfer:
     """A libcurl handle for one try of one URL (as ``wire_url`` makes it); redirects are not followed here.
 
-    The queue follows them, so that each hop's host goes through the same checks as the first.
+    The queue follows them, so that each hop's host goes through the same checks as the first. ``rules`` says
+    that robots.txt is asked for: any body will do, and only its first half megabyte counts (RFC 9309, 2.5).
     """
 
-    def __init__(self, url: str, limits: Limits) -> None:
-        self._limits = limits
+    def __init__(self, url: str, limits: Limits, rules: bool = False) -> None:
+        self._limits, self._rules = limits, rules
         self._host = host_of(url)
         self._at = limits.stand_in(self._host)
         self._chunks: list[bytes] = []
@@ -121,7 +124,8 @@ class Transfer:
         curl.setopt(pycurl.LOW_SPEED_TIME, limits.stall_seconds)
         curl.setopt(pycurl.USERAGENT, limits.user_agent)
         curl.setopt(pycurl.HTTPHEADER, ["Accept: image/avif,image/webp,image/*;q=0.9,*/*;q=0.5"])
-        curl.setopt(pycurl.MAXFILESIZE, limits.max_bytes)
+        if not self._rules:
+            curl.setopt(pycurl.MAXFILESIZE, limits.max_bytes)
         curl.setopt(pycurl.WRITEFUNCTION, self._on_body)
         curl.setopt(pycurl.HEADERFUNCTION, self._on_header)
         curl.setopt(pycurl.OPENSOCKETFUNCTION, self._on_socket)
@@ -154,6 +158,8 @@ class Transfer:
 
     def _on_body(self, data: bytes) -> int | None:
         self._size += len(data)
+        if self._rules and self._size > RULES_BYTES:
+            return -1
         if self._size > self._limits.max_bytes:
             self._too_large = True
             return -1
@@ -174,7 +180,9 @@ class Transfer:
             opt_out=_reservation(headers),
             retry_after=headers.get("retry-after", [None])[-1],
         )
-        if self._too_large or code == pycurl.E_FILESIZE_EXCEEDED:
+        if self._rules and 200 <= status < 300 and code in (0, pycurl.E_WRITE_ERROR):
+            told.body = b"".join(self._chunks)
+        elif self._too_large or code == pycurl.E_FILESIZE_EXCEEDED:
             told.error, told.detail = "too_large", f"more than {self._limits.max_bytes:,} bytes"
         elif code and self._blocked:
             told.error, told.detail = "blocked_address", self._blocked

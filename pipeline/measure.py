@@ -97,8 +97,12 @@ def measure_batches(
 
 def _read(unit: Unit, text: list[StageModel], counts: UnitCounts, options: MeasureOptions) -> Iterator[pl.DataFrame]:
     """The unit's batches after the stages that need no image."""
+    # What ships is the caption as found where no stage of the recipe writes another.
+    as_found = not any("caption" in stage.adds for stage in text)
     for batch in read_unit(unit):
         counts.inputs += batch.height
+        if as_found:
+            batch = batch.with_columns(caption=pl.col("caption_raw"))
         yield _through(text, batch.with_columns(unit=pl.lit(unit.id)), counts, options.dropped_too)
 
 

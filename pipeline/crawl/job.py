@@ -11,9 +11,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ... import __version__
+from ...filters.robots import AGENT
 from ..errors import RunError, UsageError
 from .archive import Archive
-from .optout import AGENT
 from .scope import Scope, hosts_of
 
 _MIDDLEWARES = {

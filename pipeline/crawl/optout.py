@@ -12,10 +12,8 @@ from dataclasses import dataclass
 
 from selectolax.lexbor import LexborHTMLParser
 
+from ...filters.robots import AGENT
 from ...filters.transfer import OPT_OUT
-
-AGENT = "tuwen"
-"""The name under which robots.txt and robots directives address this crawler."""
 
 _NOFOLLOW = frozenset(("nofollow", "none"))
 

@@ -75,6 +75,18 @@ class _Handler(BaseHTTPRequestHandler):
             web.at_once -= 1
         self.on_ok()
 
+    def on_robots(self) -> None:
+        host = (self.headers["Host"] or "").split(".")[0]
+        rules = {"deny": b"User-agent: *\nDisallow: /", "some": b"User-agent: tuwen\nDisallow: /private"}
+        if host == "moved":
+            self.answer(302, Location="http://deny.test/robots.txt")
+        elif host == "ill":
+            self.answer(503)
+        elif host in rules:
+            self.answer(200, rules[host], Content_Type="text/plain")
+        else:
+            self.answer(404)
+
     def on_missing(self) -> None:
         self.answer(404, b"gone")
 

@@ -77,6 +77,20 @@ def test_passing_causes_are_tried_again_and_final_ones_are_not(web: Web) -> None
     assert [web.hits[f"again.test/{n}"] for n in names] == [2, 2, 3, 1, 1]
 
 
+def test_robots_txt_is_asked_once_for_each_host_and_obeyed(web: Web) -> None:
+    urls = ["http://deny.test/ok", "http://some.test/ok", "http://some.test/private/ok", "http://moved.test/ok"]
+    urls += ["http://ill.test/ok", "http://free.test/ok/1", "http://free.test/ok/2"]
+    for _ in range(2):
+        found = fetch(web, *urls, retries=0)
+        assert [o.error for o in found] == ["robots", None, "robots", "robots", "robots", None, None]
+    assert found[0].detail == "robots.txt of deny.test forbids it"
+    assert "answered 503" in (found[4].detail or "")
+    assert [web.hits[f"{h}.test/robots.txt"] for h in ("some", "free", "ill")] == [1, 1, 1]
+    assert web.hits["deny.test/ok"] == web.hits["ill.test/ok"] == 0
+    (asked,) = fetch(web, "http://deny.test/ok", robots=False)
+    assert asked.error is None
+
+
 def test_redirects_reach_other_hosts_by_the_same_rules(web: Web) -> None:
     moved, elsewhere = fetch(web, "http://a.test/moved", "http://a.test/elsewhere")
     assert moved.body == PNG + b"/ok.png?moved"

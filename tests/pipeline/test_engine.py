@@ -131,3 +131,12 @@ def test_a_replay_that_keeps_less_writes_shards_from_those_of_the_run(tmp_path: 
     assert told["counts"] == {"inputs": 5, "kept": 3, "dropped": 2, "failed": 0}
     assert told["bytes_missing"] == 0
     assert told["shards"]["count"] == 1
+
+
+def test_without_a_stage_that_writes_captions_they_ship_as_found(tmp_path: Path) -> None:
+    source = folder_of_photographs(tmp_path / "in", 2)
+    (tmp_path / "bare.yaml").write_text("name: bare\nstages: [decode, jpeg, pair_duplicates]\n")
+    curate("run", source, "-o", tmp_path / "run", "-r", tmp_path / "bare.yaml", "-j", "1")
+    ledger = pl.read_parquet(tmp_path / "run" / "ledger" / "*.parquet")
+    assert ledger["status"].to_list() == ["kept"] * 2
+    assert ledger["caption"].equals(ledger["caption_raw"])

@@ -1,0 +1,233 @@
+"""The fetch against a hostile web, against disguised addresses, and beside img2dataset.
+
+    python benchmarks/fetch.py outcomes
+    python benchmarks/fetch.py addresses
+    python benchmarks/fetch.py speed --img2dataset /path/to/python [--images 2000] [--rounds 3]
+
+All servers are this program's own, on 127.0.0.1. ``speed`` gives both the same JPEGs from the same server and the
+same 64 transfers at once in one process, and takes whole commands, from a list of URLs to a tar. What a command
+costs before its first image (imports) is measured with 20 images and taken off; CPU seconds are those of the
+command and its children, the server's not among them. img2dataset cannot share an environment with tuwen, so
+its Python is named.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from importlib.metadata import version
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import polars as pl
+
+from tuwen import __version__
+from tuwen.filters.fetch_queue import fetch_all
+from tuwen.filters.transfer import Limits
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+TRANSFERS = 64
+PATHS = (
+    *("ok", "missing", "broken", "later", "page", "nothing", "gzip", "declared", "endless", "short", "silent"),
+    *("drip", "reset", "hangup", "noai", "tdm", "circle", "ever", "inwards", "tofile"),
+)
+ADDRESSES = (
+    *("127.0.0.1", "2130706433", "0177.0.0.1", "0x7f.1", "0x7f000001", "127.1", "localhost", "[::1]", "0.0.0.0"),
+    *("[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "10.0.0.1", "172.16.0.1"),
+    *("192.168.1.1", "169.254.169.254", "[fd00:ec2::254]", "100.100.100.200", "168.63.129.16", "[fe80::1]"),
+    *("224.0.0.1", "255.255.255.255", "100.64.0.1"),
+)
+
+
+def outcomes(options: argparse.Namespace) -> None:
+    """What becomes of each kind of misbehaviour, all asked for at once, a good address among them."""
+    with hostile() as web:
+        limits = Limits(connect_to=(("*.test", web.at),), max_bytes=200_000, total_seconds=1.0, retries=0)
+        urls = [f"http://bad.test/{path}" for path in PATHS]
+        urls += ["http://deny.test/ok", "http://ill.test/ok", "http://no-such-host.invalid/a", "https://bad.test/ok"]
+        urls += ["ftp://bad.test/a.jpg", "file:///etc/passwd"]
+        started = time.monotonic()
+        found = fetch_all(urls, limits)
+        wall = time.monotonic() - started
+    print(f"{'asked for':32} {'outcome':16} status     ms  detail")
+    for url, told in found.items():
+        outcome, detail = told.error or "ok", (told.detail or "")[:70]
+        print(f"{url:32} {outcome:16} {told.status:6} {told.milliseconds:6}  {detail}")
+    print(f"{len(urls)} addresses in {wall:.2f} s, with a limit of 1 s each and one thread")
+
+
+def addresses(options: argparse.Namespace) -> None:
+    """Private and disguised addresses, directly and as the target of a redirect; none may be reached."""
+    reached = 0
+    with hostile() as web:
+        port = web.at.split(":")[1]
+        limits = Limits(total_seconds=2.0, connect_seconds=2.0, retries=0)
+        for address in ADDRESSES:
+            told = fetch_all([f"http://{address}:{port}/ok"], limits)[f"http://{address}:{port}/ok"]
+            reached += told.body is not None
+            print(f"{address:22} {told.error or 'REACHED':16} {(told.detail or '')[:80]}")
+        redirected = fetch_all(["http://a.test/inwards"], Limits(connect_to=(("*.test", web.at),), retries=0))
+        told = redirected["http://a.test/inwards"]
+        print(f"{'a redirect to 127.0.0.1':22} {told.error or 'REACHED':16} {(told.detail or '')[:80]}")
+        print(f"requests that arrived from the addresses above: {reached}")
+
+
+@contextmanager
+def hostile() -> Iterator[Any]:
+    """The test suite's hostile web."""
+    from tests.filters.conftest import HostileWeb
+
+    web = HostileWeb()
+    thread = threading.Thread(target=web.serve_forever, args=(0.02,), daemon=True)
+    thread.start()
+    try:
+        yield web
+    finally:
+        web.shutdown()
+        web.server_close()
+
+
+class _Quiet(SimpleHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    wbufsize = 1 << 16
+
+    def log_message(self, format: str, *args: object) -> None:
+        """Two thousand lines say nothing."""
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    request_queue_size = 512
+
+
+def _serve(folder: str, told: Any) -> None:
+    server = _Server(("127.0.0.1", 0), partial(_Quiet, directory=folder))
+    told.send(server.server_address[1])
+    server.serve_forever()
+
+
+def speed(options: argparse.Namespace) -> None:
+    """Images per second and per CPU-second, passing through and resized."""
+    with tempfile.TemporaryDirectory(dir=options.scratch) as scratch:
+        work = Path(scratch)
+        (work / "web").mkdir()
+        total = pictures(work / "web", options.images)
+        ours, theirs = get_context("spawn").Pipe()
+        server = get_context("spawn").Process(target=_serve, args=(str(work / "web"), theirs), daemon=True)
+        server.start()
+        port = ours.recv()
+        for name, count in (("few", 20), ("all", options.images)):
+            urls = [f"http://127.0.0.1:{port}/{i}.jpg" for i in range(count)]
+            captions = [f"第{i}张照片" for i in range(count)]
+            pl.DataFrame({"url": urls, "caption": captions}).write_parquet(work / f"{name}.parquet")
+        print(f"{options.images} JPEGs of {total / options.images / 1024:.0f} KB, {TRANSFERS} transfers at once")
+        ways: dict[str, Callable[[str, Path], list[str]]] = {
+            "pass through: tuwen": partial(curate, 4096),
+            "resize to 256: tuwen": partial(curate, 256),
+        }
+        if options.img2dataset:
+            ways["pass through: img2dataset"] = partial(img2dataset, options.img2dataset, 0)
+            ways["resize to 256: img2dataset"] = partial(img2dataset, options.img2dataset, 256)
+        told: dict[str, list[tuple[float, float]]] = {way: [] for way in ways}
+        for turn in range(options.rounds):
+            for way, command in ways.items():
+                few = spent(command(str(work / "few.parquet"), work / f"few-{turn}-{way}"))
+                all_ = spent(command(str(work / "all.parquet"), work / f"all-{turn}-{way}"))
+                images = options.images - 20
+                told[way].append((images / (all_[0] - few[0]), images / (all_[1] - few[1])))
+        server.terminate()
+    rates = {way: [statistics.median(r[i] for r in rounds) for i in (0, 1)] for way, rounds in told.items()}
+    for way, (wall, cpu) in sorted(rates.items()):
+        print(f"{way:28} {wall:8.0f} images/s {cpu:8.0f} images per CPU-second")
+    for kind in ("pass through", "resize to 256"):
+        if f"{kind}: img2dataset" in rates:
+            ratio = rates[f"{kind}: tuwen"][1] / rates[f"{kind}: img2dataset"][1]
+            print(f"{kind}: {ratio:.2f} times img2dataset's images per CPU-second")
+
+
+def pictures(folder: Path, count: int) -> int:
+    """Write ``count`` JPEGs of 512 pixels with the grain of photographs; their bytes in all."""
+    drawn, total = np.random.default_rng(3), 0
+    for number in range(count):
+        layers = [
+            cv2.resize(drawn.normal(0, 45 / 2**i, (3 * 4**i, 4 * 4**i, 3)), (512, 384), interpolation=cv2.INTER_CUBIC)
+            for i in range(4)
+        ]
+        pixels = np.clip(128 + np.sum(layers, axis=0) + drawn.normal(0, 2, (384, 512, 3)), 0, 255).astype(np.uint8)
+        data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
+        (folder / f"{number}.jpg").write_bytes(data)
+        total += len(data)
+    return total
+
+
+def curate(side: int, table: str, out: Path) -> list[str]:
+    """The command line of tuwen for the same work: fetch, decode, measure, hash, JPEG of at most ``side`` pixels."""
+    recipe = out.with_suffix(".yaml")
+    recipe.write_text(
+        "name: fetch\nstages:\n"
+        f"  - fetch: {{allow_private: true, concurrency: {TRANSFERS}, per_host: {TRANSFERS}}}\n"
+        f"  - decode\n  - jpeg: {{longest_side: {side}, quality: 95}}\n"
+    )
+    return [sys.executable, "-m", "tuwen.pipeline.cli", "run", table, "-o", str(out), "-r", str(recipe), "-j", "1"]
+
+
+def img2dataset(python: str, side: int, table: str, out: Path) -> list[str]:
+    """The command line of img2dataset; ``side`` 0 passes the bytes through."""
+    same = {"url_list": table, "input_format": "parquet", "url_col": "url", "caption_col": "caption"}
+    same |= {"output_format": "webdataset", "output_folder": str(out), "processes_count": 1}
+    same |= {"thread_count": TRANSFERS, "enable_wandb": False, "compute_hash": "sha256", "encode_quality": 95}
+    if side:
+        same |= {"resize_mode": "keep_ratio_largest", "image_size": side, "resize_only_if_bigger": True}
+    else:
+        same |= {"resize_mode": "no", "skip_reencode": True}
+    call = f"from img2dataset import download; download(**{json.dumps(same)})".replace("false", "False")
+    call = call.replace("true", "True")
+    return [python, "-c", f"if __name__ == '__main__':\n    {call}"]
+
+
+def spent(command: list[str]) -> tuple[float, float]:
+    """Wall and CPU seconds of a command and its children."""
+    quiet = {"NO_ALBUMENTATIONS_UPDATE": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.environ.get("PYTHONPATH", "")}
+    before, started = os.times(), time.monotonic()
+    done = subprocess.run(command, env={**os.environ, **quiet}, capture_output=True, text=True)
+    wall, after = time.monotonic() - started, os.times()
+    if done.returncode:
+        raise SystemExit(f"{command[:3]} ended with {done.returncode}:\n{done.stderr[-2000:]}")
+    cpu = after.children_user + after.children_system - before.children_user - before.children_system
+    return wall, cpu
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["outcomes", "addresses", "speed"])
+    parser.add_argument("--img2dataset", help="a Python that has img2dataset")
+    parser.add_argument("--images", type=int, default=2000)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--scratch", help="folder for temporary files")
+    options = parser.parse_args()
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, "
+        f"tuwen {__version__}, pycurl {version('pycurl')}"
+    )
+    {"outcomes": outcomes, "addresses": addresses, "speed": speed}[options.what](options)
+
+
+if __name__ == "__main__":
+    main()
