@@ -1,0 +1,129 @@
+"""Tags the characters of captions with LAC-small, a published Bi-GRU-CRF (models/NOTICE says whose it is).
+
+A caption gives the same spans whatever is tagged beside it: sequences run in groups of a fixed number, so that
+every product has the same shape, and the decoder adds and compares per caption only.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+from functools import cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .name_words import simplified
+
+MODEL = Path(__file__).parent / "models" / "names.onnx"
+GROUP = 8
+"""Sequences per run; 8 is the fastest of 1, 8, 32, 64 and 256 on one core."""
+_LOOKS_LIKE = dict(zip("“”‘’「」『』。、—…【】〔〕", '""\'\'"""".,-.[][]', strict=True))
+"""Punctuation as the model was trained to see it; NFKC does the rest."""
+_AT_ONCE = 256
+
+
+class NameModel:
+    """An ONNX graph made by trainers/names.py, with its characters, tags and transitions."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        self.session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
+        properties = self.session.get_modelmeta().custom_metadata_map
+        self.tags: list[str] = properties["tags"].split(" ")
+        self.rows = _rows(properties["characters"])
+        nothing = {"ids": np.zeros((1, GROUP), np.int32), "lengths": np.ones(GROUP, np.int32)}
+        transitions = self.session.run(["transitions"], nothing)[0]
+        self.start, self.end, self.step = transitions[0], transitions[1], transitions[2:]
+
+    def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int, str]]]:
+        """(start, end, tag) of what the model calls a person (PER) or a name (nr), per text."""
+        found: list[list[tuple[int, int, str]]] = [[] for _ in texts]
+        order = sorted((i for i, t in enumerate(texts) if t), key=lambda i: len(texts[i]))
+        for at in range(0, len(order), _AT_ONCE):
+            chosen = order[at : at + _AT_ONCE]
+            lengths = np.array([len(texts[i]) for i in chosen], np.int32)
+            paths = self._decode(self._emissions([texts[i] for i in chosen], lengths), lengths)
+            for i, n, path in zip(chosen, lengths, paths.T, strict=True):
+                found[i] = self._named(path[:n])
+        return found
+
+    def _emissions(self, texts: list[str], lengths: NDArray[np.int32]) -> NDArray[np.float32]:
+        """(T, N, tags)."""
+        out = np.zeros((int(lengths.max()), len(texts), len(self.tags)), np.float32)
+        for at in range(0, len(texts), GROUP):
+            n = lengths[at : at + GROUP]
+            ids = np.zeros((int(n.max()), GROUP), np.int32)
+            for j, text in enumerate(texts[at : at + GROUP]):
+                codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+                ids[: n[j], j] = self.rows[np.minimum(codes, 0xFFFF)]
+            padded = np.concatenate([n, np.ones(GROUP - len(n), np.int32)])
+            out[: len(ids), at : at + len(n)] = self.session.run(["emissions"], {"ids": ids, "lengths": padded})[0][
+                :, : len(n)
+            ]
+        return out
+
+    def _decode(self, emissions: NDArray[np.float32], lengths: NDArray[np.int32]) -> NDArray[np.int64]:
+        """Viterbi: the best tag per character, (T, N); lengths ascend, what lies behind a length means nothing."""
+        steps, n, _ = emissions.shape
+        scores = np.empty_like(emissions)
+        scores[0] = emissions[0] + self.start
+        first = np.searchsorted(lengths, np.arange(steps), side="right")  # sequences before it have ended
+        step = self.step[:, None, :]
+        for t in range(1, steps):
+            k = first[t]
+            scores[t, k:] = (scores[t - 1, k:].T[:, :, None] + step).max(axis=0) + emissions[t, k:]
+        every = np.arange(n)
+        tags = np.zeros((steps, n), np.int64)
+        last = lengths - 1
+        tags[last, every] = (scores[last, every] + self.end).argmax(axis=1)
+        for t in range(steps - 2, -1, -1):
+            k = np.searchsorted(last, t, side="right")
+            tags[t, k:] = (scores[t, k:] + self.step.T[tags[t + 1, k:]]).argmax(axis=1)
+        return tags
+
+    def _named(self, path: NDArray[np.int64]) -> list[tuple[int, int, str]]:
+        """Runs of B-I-I… whose tag is PER or nr."""
+        found = []
+        tags = [self.tags[i] for i in path]
+        i = 0
+        while i < len(tags):
+            kind = tags[i][:-2]
+            start, i = i, i + 1
+            if kind in ("PER", "nr"):
+                while i < len(tags) and tags[i] == kind + "-I":
+                    i += 1
+                found.append((start, i, kind))
+        return found
+
+
+@cache
+def fingerprint(path: Path) -> str:
+    """What run.json says of the model."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@cache
+def load(path: Path) -> NameModel:
+    """The model of a file, once per process."""
+    return NameModel(path)
+
+
+def _rows(characters: str) -> NDArray[np.int32]:
+    """Embedding row of each code point of the basic plane; 0 is unknown.
+
+    A character without a row takes that of its simplified form, its punctuation look-alike or its NFKC lower case.
+    """
+    row = {c: i + 1 for i, c in enumerate(characters)}
+    rows = np.zeros(0x10000, np.int32)
+    for code in range(0xFFFF):
+        if 0xD800 <= code < 0xE000:
+            continue
+        c = chr(simplified().get(code, code))
+        rows[code] = row.get(c) or row.get(_LOOKS_LIKE.get(c) or unicodedata.normalize("NFKC", c).lower(), 0)
+    return rows

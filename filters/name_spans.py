@@ -1,0 +1,156 @@
+"""From what the model tags to names: the name alone, whole, and nothing that only sounds like one.
+
+The model keeps 吴先生 or 贺龙元帅 as one person; here the title stays in the text. It takes clubs and towns that are
+written by sound for persons, and breaks long foreign names at their interpunct.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from functools import cache
+
+from .name_words import SOUND_MARKS, lexicon, one_of, titles
+from .spans import Span, without_overlap
+
+_HAN = "一-鿿㐀-䶿"
+_STATES = frozenset("中美日俄英法德韩朝印巴墨加澳以伊苏越泰台港欧亚非")
+"""Short forms of states and regions: two of them are a relation (中美), not a person."""
+_PLACE_AFTER = tuple("路街区县镇村山河湖州省国岛港城杯奖号站寺庙桥邦")
+
+
+def names(caption: str, tagged: Sequence[tuple[int, int, str]], nicknames: bool) -> list[Span]:
+    """The names of a caption, given the model's (start, end, tag)."""
+    found = []
+    for start, end, tag in tagged:
+        for a, b in _pieces(caption, start, end):
+            span = _name(caption, a, b, tag, nicknames)
+            if span is not None:
+                found.append(span)
+    found = _joined(caption, without_overlap(found))
+    return without_overlap([*found, *_again(caption, found)])
+
+
+def _pieces(caption: str, start: int, end: int) -> list[tuple[int, int]]:
+    """A tagged run without the punctuation at its ends, and cut at the punctuation that lists names."""
+    return [(start + m.start(), start + m.end()) for m in _RUN.finditer(caption[start:end])]
+
+
+_RUN = re.compile(rf"[{_HAN}A-Za-zÀ-ɏ々](?:[{_HAN}A-Za-zÀ-ɏ々{SOUND_MARKS}.'\- ]*[{_HAN}A-Za-zÀ-ɏ々])?")
+
+
+def _name(caption: str, start: int, end: int, tag: str, nicknames: bool) -> Span | None:
+    """What of one piece is a name."""
+    word = caption[start:end]
+    if re.search("[A-Za-z]", word):
+        return _latin(caption, start, end)
+    if tag != "PER" or word in lexicon("common"):
+        return None
+    title = _titled().search(word)
+    if title and title.start():
+        end = start + title.start()
+        word = caption[start:end]
+        if word in lexicon("surnames"):
+            return Span(start, end, word, "surname", "")
+    if _is_nickname(word):
+        return Span(start, end, word, "nickname", "") if nicknames else None
+    followed = bool(title) or _titled_ahead().match(caption, end) is not None
+    if len(word) == 1:
+        return Span(start, end, word, "surname", "") if followed and word in lexicon("surnames") else None
+    if not followed and is_thing(caption, start, end):
+        return None
+    return Span(start, end, word, "foreign" if _sounds(word) else "chinese", "")
+
+
+def _latin(caption: str, start: int, end: int) -> Span | None:
+    """A Latin name has at least three letters, not all capitals: brands and abbreviations stay."""
+    word = caption[start:end]
+    letters = re.sub("[^A-Za-z]", "", word)
+    if len(letters) < 3 or word.isupper() or re.search(rf"[{_HAN}]", word):
+        return None
+    return Span(start, end, word, "latin", "")
+
+
+def _is_nickname(word: str) -> bool:
+    """小王, 老李, 阿强, 王总, 李某: a surname or a given character with one that says how near a person is."""
+    return len(word) == 2 and (
+        (word[0] in "小老阿大" and word[0] != word[1])
+        or (word[0] in lexicon("surnames") and word[1] in titles()["nickname"])
+    )
+
+
+def is_thing(caption: str, start: int, end: int) -> bool:
+    """Whether the word, or what stands next to it, says place, team or thing rather than person."""
+    word = caption[start:end]
+    things = lexicon("not_names")
+    if any(caption[start : start + n] in things for n in range(max(2, len(word)), 8)):
+        return True
+    if len(word) == 2 and set(word) <= _STATES:
+        return True
+    if caption.startswith(_PLACE_AFTER, end) and not caption.startswith(("国庆", "号称"), end):
+        return True
+    return _team().match(caption, end) is not None or caption.endswith(("vs", "VS", "Vs"), 0, start)
+
+
+def _sounds(word: str) -> bool:
+    """Whether a word is written in the characters that stand for foreign sounds, and is no usual Chinese name."""
+    return len(word) > 3 or word[0] not in lexicon("surnames") and all(c in lexicon("transliteration") for c in word)
+
+
+def _joined(caption: str, found: list[Span]) -> list[Span]:
+    """Parts of a name around an interpunct or hyphen as one; a part that the model missed is taken by its sounds."""
+    out: list[Span] = []
+    for span in found:
+        start, end = span.start, span.end
+        before = _part_before().search(caption[:start])
+        if before:
+            start = before.start()
+        after = _part_after().match(caption, end)
+        if after:
+            end = after.end()
+        if out and start <= out[-1].end:
+            start, end = out[-1].start, max(end, out[-1].end)
+            out.pop()
+        elif out and start == out[-1].end + 1 and caption[start - 1] in SOUND_MARKS + "-":
+            start = out.pop().start
+        changed = (start, end) != (span.start, span.end)
+        out.append(Span(start, end, caption[start:end], "foreign", "") if changed else span)
+    return out
+
+
+def _again(caption: str, found: Sequence[Span]) -> list[Span]:
+    """The same names elsewhere in the caption, where the model passed them by."""
+    more = []
+    for word in {s.word for s in found if s.category in ("chinese", "foreign") and len(s.word) > 2}:
+        at = caption.find(word)
+        while at >= 0:
+            more.append(Span(at, at + len(word), word, "chinese" if len(word) == 3 else "foreign", ""))
+            at = caption.find(word, at + len(word))
+    return [m for m in more if all(m.end <= s.start or m.start >= s.end for s in found)]
+
+
+@cache
+def _titled() -> re.Pattern[str]:
+    return re.compile(f"(?:{one_of(titles()['after'])})$")
+
+
+@cache
+def _titled_ahead() -> re.Pattern[str]:
+    return re.compile(one_of(titles()["after"]))
+
+
+@cache
+def _team() -> re.Pattern[str]:
+    return re.compile(one_of(titles()["team"]))
+
+
+@cache
+def _part_before() -> re.Pattern[str]:
+    sound = "[" + "".join(sorted(lexicon("transliteration"))) + "]"
+    return re.compile(rf"(?:(?:{sound}{{1,6}}|[A-Z])[{SOUND_MARKS}])+$")
+
+
+@cache
+def _part_after() -> re.Pattern[str]:
+    sound = "[" + "".join(sorted(lexicon("transliteration"))) + "]"
+    return re.compile(rf"(?:[{SOUND_MARKS}]{sound}{{1,8}})+")
