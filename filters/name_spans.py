@@ -94,7 +94,7 @@ def is_thing(caption: str, start: int, end: int) -> bool:
 
 def _sounds(word: str) -> bool:
     """Whether a word is written in the characters that stand for foreign sounds, and is no usual Chinese name."""
-    return len(word) > 3 or word[0] not in lexicon("surnames") and all(c in lexicon("transliteration") for c in word)
+    return len(word) > 3 or (word[0] not in lexicon("surnames") and all(c in lexicon("transliteration") for c in word))
 
 
 def _joined(caption: str, found: list[Span]) -> list[Span]:
