@@ -1,45 +1,77 @@
-"""Where in a caption a name may stand: what the model is shown. Most photo captions have no such place.
+"""Where in captions a name may stand: what the model is shown. Most photo captions have no such place.
 
-First patterns over the whole column (a surname before a Han character, an interpunct, a role before or a verb of
-speech after, Latin capitals); then the segmenter's tokens of the captions that pass. A place is a word that the
-segmenter takes for a name unless the model never does (lexicons/names/common.txt), a word that only the model takes
-for one (known.txt), a surname that begins no word, and whatever stands beside a role or a verb of speech.
+First all captions of a batch at once, as one array of characters: a surname before a Han character, an interpunct, a
+role before or a verb of speech after, Latin capitals. Then the segmenter's tokens of the captions that pass. A place
+is a word that the segmenter takes for a name unless the model never does (lexicons/names/common.txt), a word that only
+the model takes for one (known.txt), a surname that begins no word, and what stands beside a role or a verb of speech.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from functools import cache
+from typing import TYPE_CHECKING
 
-import polars as pl
+import numpy as np
+from numpy.typing import NDArray
 
-from .name_words import SOUND_MARKS, lexicon, one_of, simplified, surnames, titles
+from .name_words import SOUND_MARKS, lexicon, simplified, titles, traditional
+
+if TYPE_CHECKING:
+    import ahocorasick_rs
+
+Place = tuple[int, int]
 
 BESIDE = 16
 """Characters on both sides of a place that the model sees: 10 lose .005 of F1 on news, 32 gain .002."""
 LONGEST = 160
 """Characters that the model is shown at once; more is cut, at punctuation where there is some."""
 
-_FUNCTION_WORDS = frozenset("的了着在和上下里中是有与被把从向对很都也就不又去来过地得到个只条们人这那一二两三")
+_SURNAME, _HAN, _MARK, _CAPITAL, _TRADITIONAL = 1, 2, 4, 8, 16
+_LATIN = re.compile(r"[A-Z][a-z]+ ?[A-Z]")
 _BREAKS = "。！？!?；;，,\n "
+_FUNCTION_WORDS = frozenset("的了着在和上下里中是有与被把从向对很都也就不又去来过地得到个只条们人这那一二两三")
+_BEFORE_THINGS = frozenset("小大老黑白黄红蓝绿灰花金银棕粉紫戴张滑骑开穿拉打")
+"""A word that begins with one of these and ends in one of things.txt is a thing or an action: 黄狗, 戴帽子."""
 
 
-def columns(captions: pl.Expr) -> dict[str, pl.Expr]:
-    """``place``: the caption may hold a name; ``beside``: by what stands beside; ``other``: it is not simplified."""
-    other = "".join(chr(c) for c in simplified())
-    return {
-        "place": captions.str.contains(rf"(?:{surnames()})\p{{Han}}|{_beside_names()}"),
-        "beside": captions.str.contains(_beside_names()),
-        "other": captions.str.contains(f"[{other}]"),
+def candidates(captions: Sequence[str]) -> dict[int, tuple[list[Place], bool]]:
+    """Index of each caption that may hold a name: the places beside roles and marks, and whether it is traditional."""
+    joined = "\n".join(captions)
+    kinds = _kinds()[np.minimum(np.frombuffer(joined.encode("utf-32-le", "surrogatepass"), np.uint32), 0xFFFF)]
+    han = (kinds & _HAN) > 0
+    before_han = np.append(han[1:], False)
+    spots = [(at, at + 1) for at in np.flatnonzero(kinds & _MARK).tolist()]
+    for word, start, end in _roles().find_matches_as_indexes(joined):
+        if _sides()[word] == "before":
+            if end < len(joined) and (han[end] or kinds[end] & _CAPITAL):
+                spots.append((end, end + 1))
+        elif start and (han[start - 1] or joined[start - 1].isalpha()):
+            spots.append((start - 1, start))
+    if (kinds & _CAPITAL).any():
+        spots += [m.span() for m in _LATIN.finditer(joined)]
+    starts = np.cumsum([0] + [len(c) + 1 for c in captions])
+    surname = np.flatnonzero(((kinds & _SURNAME) > 0) & before_han)
+    found: dict[int, tuple[list[Place], bool]] = {
+        row: ([], False) for row in np.unique(np.searchsorted(starts, surname, side="right") - 1).tolist()
     }
+    rows = np.searchsorted(starts, [s for s, _ in spots], side="right") - 1
+    for row, (start, end) in zip(rows.tolist(), spots, strict=True):
+        found.setdefault(row, ([], False))[0].append((start - int(starts[row]), end - int(starts[row])))
+    other = np.flatnonzero(kinds & _TRADITIONAL)
+    for row in np.unique(np.searchsorted(starts, other, side="right") - 1).tolist():
+        if row in found:
+            found[row] = (found[row][0], True)
+    return found
 
 
-def windows(caption: str, beside: bool = True, other: bool = True) -> list[tuple[int, int]]:
+def windows(caption: str, beside: Sequence[Place], other: bool) -> list[Place]:
     """The parts of a caption, (start, end), that the model is to see; sorted, apart."""
     import rjieba
 
     tokens: list[tuple[str, str]] = rjieba.tag(caption.translate(simplified()) if other else caption)
-    places = [m.span() for m in _beside().finditer(caption)] if beside else []
+    places = list(beside)
     common, known, family = lexicon("common"), lexicon("known"), lexicon("surnames")
     everyday, things = lexicon("everyday"), lexicon("things")
     at = 0
@@ -59,18 +91,14 @@ def windows(caption: str, beside: bool = True, other: bool = True) -> list[tuple
     return _merged(caption, sorted(places)) if places else []
 
 
-_BEFORE_THINGS = frozenset("小大老黑白黄红蓝绿灰花金银棕粉紫戴张滑骑开穿拉打")
-
-
-def _merged(caption: str, places: list[tuple[int, int]]) -> list[tuple[int, int]]:
+def _merged(caption: str, places: list[Place]) -> list[Place]:
     """Places with what stands beside them, joined where they meet, cut where they are long."""
-    wide: list[list[int]] = []
-    for start, end in places:
-        start, end = max(0, start - BESIDE), min(len(caption), end + BESIDE)
+    wide: list[Place] = []
+    for at, behind in places:
+        start, end = max(0, at - BESIDE), min(len(caption), behind + BESIDE)
         if wide and start <= wide[-1][1] + 4:
-            wide[-1][1] = max(wide[-1][1], end)
-        else:
-            wide.append([start, end])
+            start, end = wide[-1][0], max(wide.pop()[1], end)
+        wide.append((start, end))
     out = []
     for start, end in wide:
         while end - start > LONGEST:
@@ -83,12 +111,29 @@ def _merged(caption: str, places: list[tuple[int, int]]) -> list[tuple[int, int]
 
 
 @cache
-def _beside_names() -> str:
-    """What makes a caption worth a look whatever the segmenter says of its words; for Rust's and Python's regex."""
-    latin = r"[A-Z][a-z]+ ?[A-Z]"
-    return rf"[{SOUND_MARKS}]|(?:{one_of(titles()['named'])})[一-鿿A-Z]|{latin}|[一-鿿](?:{one_of(titles()['said'])})"
+def _kinds() -> NDArray[np.uint8]:
+    """What each code point of the basic plane is to this module, as bits."""
+    kinds = np.zeros(0x10000, np.uint8)
+    kinds[0x3400:0xA000] |= _HAN
+    for characters, kind in (
+        (traditional({s[0] for s in lexicon("surnames") if len(s) == 1}), _SURNAME),
+        (SOUND_MARKS, _MARK),
+        ("ABCDEFGHIJKLMNOPQRSTUVWXYZ", _CAPITAL),
+        (map(chr, simplified()), _TRADITIONAL),
+    ):
+        for c in characters:
+            kinds[ord(c)] |= kind
+    return kinds
 
 
 @cache
-def _beside() -> re.Pattern[str]:
-    return re.compile(_beside_names())
+def _sides() -> list[str]:
+    """Per word of ``_roles`` whether a name is looked for behind it (a role stands ``before`` one) or before it."""
+    return ["before"] * len(titles()["named"]) + ["after"] * len(titles()["said"])
+
+
+@cache
+def _roles() -> ahocorasick_rs.AhoCorasick:
+    import ahocorasick_rs
+
+    return ahocorasick_rs.AhoCorasick([*titles()["named"], *titles()["said"]])

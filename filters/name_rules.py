@@ -13,15 +13,10 @@ import re
 from functools import cache
 
 from .name_spans import is_thing
-from .name_words import SOUND_MARKS, lexicon, one_of, surnames, titles
+from .name_words import SOUND_MARKS, lexicon, one_of, titles
 from .spans import Span, without_overlap
 
 _LATIN = r"[A-Z][a-z]+(?: [A-Z]\.?)?(?: [A-Z][a-z]+){1,2}"
-
-
-def prefilter() -> str:
-    """A caption without a surname before a Han character, interpunct or capital pair holds no name."""
-    return rf"(?:{surnames()})\p{{Han}}|[{SOUND_MARKS}]|[A-Z][a-z]+ [A-Z]"
 
 
 def by_rules(caption: str) -> list[Span]:

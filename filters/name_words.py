@@ -44,12 +44,17 @@ def titles() -> dict[str, tuple[str, ...]]:
 @cache
 def surnames() -> str:
     """A pattern of the surnames, simplified and traditional."""
+    words = traditional(lexicon("surnames"))
+    singles = "".join(sorted(w for w in words if len(w) == 1))
+    return f"[{singles}]|{one_of(w for w in words if len(w) > 1)}"
+
+
+def traditional(words: Iterable[str]) -> set[str]:
+    """The words, and as traditional Chinese writes them."""
     import opencc
 
-    words = sorted(lexicon("surnames"))
-    words += opencc.OpenCC("s2t").convert(" ".join(words)).split(" ")
-    singles = "".join(sorted({w for w in words if len(w) == 1}))
-    return f"[{singles}]|{one_of({w for w in words if len(w) > 1})}"
+    given = sorted(words)
+    return set(given) | set(opencc.OpenCC("s2t").convert(" ".join(given)).split(" "))
 
 
 @cache

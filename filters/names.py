@@ -18,9 +18,9 @@ import polars as pl
 from pydantic import Field
 
 from ..pipeline.stage import StageModel, threshold
-from .name_candidates import columns, windows
+from .name_candidates import Place, candidates, windows
 from .name_model import MODEL, fingerprint, load
-from .name_rules import by_rules, marked, prefilter
+from .name_rules import by_rules, marked
 from .name_spans import names
 from .name_words import lexicons_hash
 from .spans import Span, mark, without_overlap
@@ -43,13 +43,10 @@ class Names(StageModel):
     drop_captions: bool = threshold(True, "drop captions with a name where action is drop")
 
     def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
-        if self.model == "none":
-            candidates = batch.select(pl.col("caption").str.contains(prefilter())).to_series().fill_null(False)
-            return mark(batch, "names", candidates, lambda caption: self._spans(by_rules(caption)))
-        flags = batch.select("caption", **columns(pl.col("caption"))).filter("place").unique("caption")
-        found = find(flags, self.nicknames)
-        candidates = batch["caption"].is_in(list(found))
-        return mark(batch, "names", candidates.fill_null(False), lambda caption: self._spans(found[caption]))
+        captions = batch["caption"].to_list()
+        found = find(list(dict.fromkeys(c for c in captions if c)), self.model != "none", self.nicknames)
+        hit = pl.Series([caption in found for caption in captions], dtype=pl.Boolean)
+        return mark(batch, "names", hit, lambda caption: self._spans(found[caption]))
 
     def reasons(self) -> Mapping[str, pl.Expr]:
         worst = pl.col("names").list.eval(pl.element().struct.field("action") == "drop").list.any()
@@ -80,17 +77,26 @@ class Names(StageModel):
         return spans
 
 
-def find(flags: pl.DataFrame, nicknames: bool = False) -> dict[str, list[Span]]:
-    """Caption to its names, sorted, for those that have some; ``flags``: caption, and ``name_candidates.columns``."""
-    shown: list[tuple[str, int, int]] = []
-    for caption, beside, other in flags.select("caption", "beside", "other").iter_rows():
-        shown += [(caption, start, end) for start, end in windows(caption, beside, other)]
-    tagged: dict[str, list[tuple[int, int, str]]] = {caption: [] for caption, _, _ in shown}
-    spans = load(MODEL).spans([caption[start:end] for caption, start, end in shown]) if shown else []
-    for (caption, at, _), some in zip(shown, spans, strict=True):
-        tagged[caption] += [(start + at, end + at, tag) for start, end, tag in some]
-    found = {c: without_overlap([*marked(c), *names(c, some, nicknames)]) for c, some in tagged.items()}
+def find(captions: Sequence[str], model: bool = True, nicknames: bool = False) -> dict[str, list[Span]]:
+    """Caption to its names, sorted, for those that have some; without the model, by rules alone."""
+    worth = {captions[i]: flags for i, flags in candidates(captions).items()}
+    if model:
+        tagged = _tagged(worth)
+        found = {c: without_overlap([*marked(c), *names(c, some, nicknames)]) for c, some in tagged.items()}
+    else:
+        found = {c: by_rules(c) for c in worth}
     return {caption: some for caption, some in found.items() if some}
+
+
+def _tagged(worth: Mapping[str, tuple[list[Place], bool]]) -> dict[str, list[tuple[int, int, str]]]:
+    """What the model says of the captions that have a place worth showing, (start, end, tag)."""
+    shown = [(c, start, end) for c, flags in worth.items() for start, end in windows(c, *flags)]
+    if not shown:
+        return {}
+    tagged: dict[str, list[tuple[int, int, str]]] = {caption: [] for caption, _, _ in shown}
+    for (caption, at, _), some in zip(shown, load(MODEL).spans([c[a:b] for c, a, b in shown]), strict=True):
+        tagged[caption] += [(start + at, end + at, tag) for start, end, tag in some]
+    return tagged
 
 
 @cache
