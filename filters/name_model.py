@@ -22,7 +22,7 @@ GROUP = 8
 """Sequences per run; 8 is the fastest of 1, 8, 32, 64 and 256 on one core."""
 _LOOKS_LIKE = dict(zip("“”‘’「」『』。、—…【】〔〕", '""\'\'"""".,-.[][]', strict=True))
 """Punctuation as the model was trained to see it; NFKC does the rest."""
-_AT_ONCE = 256
+_AT_ONCE = 64
 
 
 class NameModel:
@@ -40,6 +40,11 @@ class NameModel:
         nothing = {"ids": np.zeros((1, GROUP), np.int32), "lengths": np.ones(GROUP, np.int32)}
         transitions = self.session.run(["transitions"], nothing)[0]
         self.start, self.end, self.step = transitions[0], transitions[1], transitions[2:]
+        self.inside = np.array([i for i, t in enumerate(self.tags) if t.endswith("-I")])
+        self.begin = self.inside - 1
+        if [self.tags[i] for i in self.begin] != [self.tags[i][:-1] + "B" for i in self.inside]:
+            raise ValueError(f"{path}: expected each tag X-I right behind its X-B, as trainers/names.py writes them")
+        self.fresh = np.setdiff1d(np.arange(len(self.tags)), self.inside)
 
     def spans(self, texts: Sequence[str]) -> list[list[tuple[int, int, str]]]:
         """(start, end, tag) of what the model calls a person (PER) or a name (nr), per text."""
@@ -74,18 +79,31 @@ class NameModel:
         scores = np.empty_like(emissions)
         scores[0] = emissions[0] + self.start
         first = np.searchsorted(lengths, np.arange(steps), side="right")  # sequences before it have ended
-        step = self.step[:, None, :]
+        begin, inside, fresh = self.begin, self.inside, self.fresh
+        stay, enter = self.step[inside, inside], self.step[begin, inside]
+        step = np.ascontiguousarray(self.step[:, fresh])[:, None, :]
         for t in range(1, steps):
-            k = first[t]
-            scores[t, k:] = (scores[t - 1, k:].T[:, :, None] + step).max(axis=0) + emissions[t, k:]
+            before = scores[t - 1, first[t] :]
+            now = scores[t, first[t] :]
+            now[:, fresh] = (before.T[:, :, None] + step).max(axis=0)
+            now[:, inside] = np.maximum(before[:, inside] + stay, before[:, begin] + enter)
+            now += emissions[t, first[t] :]
         every = np.arange(n)
         tags = np.zeros((steps, n), np.int64)
         last = lengths - 1
         tags[last, every] = (scores[last, every] + self.end).argmax(axis=1)
+        towards = np.where(self._may_follow(), self.step, -np.inf).T
         for t in range(steps - 2, -1, -1):
             k = np.searchsorted(last, t, side="right")
-            tags[t, k:] = (scores[t, k:] + self.step.T[tags[t + 1, k:]]).argmax(axis=1)
+            tags[t, k:] = (scores[t, k:] + towards[tags[t + 1, k:]]).argmax(axis=1)
         return tags
+
+    def _may_follow(self) -> NDArray[np.bool_]:
+        """Which tag, by row, may stand before which: X-I only behind X-B and X-I, where the others have under -9."""
+        allowed = np.ones((len(self.tags), len(self.tags)), bool)
+        allowed[:, self.inside] = False
+        allowed[self.inside, self.inside] = allowed[self.begin, self.inside] = True
+        return allowed
 
     def _named(self, path: NDArray[np.int64]) -> list[tuple[int, int, str]]:
         """Runs of B-I-I… whose tag is PER or nr."""
