@@ -9,6 +9,7 @@ the model takes for one (known.txt), a surname that begins no word, and what sta
 from __future__ import annotations
 
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from functools import cache
 from typing import TYPE_CHECKING
@@ -93,7 +94,7 @@ def windows(caption: str, beside: Sequence[Place], other: bool) -> list[Place]:
             if rare and "一" <= after[0] <= "鿿":
                 places.append((at, end + len(after)))
         at = end
-    return _merged(caption, sorted(places)) if places else []
+    return _merged(caption, sorted(places), np.cumsum([0] + [len(w) for w, _ in tokens]).tolist()) if places else []
 
 
 def _is_thing(word: str) -> bool:
@@ -103,11 +104,12 @@ def _is_thing(word: str) -> bool:
     return word[0] in _BEFORE_THINGS and word[-1] in lexicon("things")
 
 
-def _merged(caption: str, places: list[Place]) -> list[Place]:
-    """Places with what stands beside them, joined where they meet, cut where they are long."""
+def _merged(caption: str, places: list[Place], edges: list[int]) -> list[Place]:
+    """Places with what stands beside them, from word edge to word edge, joined where they meet, cut where long."""
     wide: list[Place] = []
     for at, behind in places:
-        start, end = max(0, at - BESIDE), min(len(caption), behind + BESIDE)
+        start = edges[bisect_right(edges, max(0, at - BESIDE)) - 1]
+        end = edges[bisect_left(edges, min(len(caption), behind + BESIDE))]
         if wide and start <= wide[-1][1] + 4:
             start, end = wide[-1][0], max(wide.pop()[1], end)
         wide.append((start, end))

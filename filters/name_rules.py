@@ -13,7 +13,7 @@ import re
 from functools import cache
 
 from .name_spans import is_thing
-from .name_words import SOUND_MARKS, lexicon, one_of, titles
+from .name_words import SOUND_MARKS, lexicon, one_of, sound, titles
 from .spans import Span, without_overlap
 
 _LATIN = r"[A-Z][a-z]+(?: [A-Z]\.?)?(?: [A-Z][a-z]+){1,2}"
@@ -123,8 +123,7 @@ def _latin() -> re.Pattern[str]:
 @cache
 def _foreign() -> re.Pattern[str]:
     """Names with an interpunct, in characters that are used for sounds, so that no word before or after is drawn in."""
-    sound = "[" + "".join(sorted(lexicon("transliteration"))) + "]"
     mark = f"[{SOUND_MARKS}]"
     return re.compile(
-        rf"(?<![《“‘])(?:{sound}{{2,6}}|[A-Z]){mark}{sound}{{1,8}}(?:{mark}{sound}{{1,8}}){{0,2}}(?![》])"
+        rf"(?<![《“‘])(?:{sound()}{{2,6}}|[A-Z]){mark}{sound()}{{1,8}}(?:{mark}{sound()}{{1,8}}){{0,2}}(?![》])"
     )

@@ -9,34 +9,67 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
+from itertools import accumulate, pairwise
 
-from .name_words import SOUND_MARKS, lexicon, one_of, titles
+from .name_words import SOUND_MARKS, lexicon, one_of, sound, titles
 from .spans import Span, without_overlap
 
 _HAN = "一-鿿㐀-䶿"
+_LETTERS = f"{_HAN}A-Za-zÀ-ɏ々"
+_RUN = re.compile(rf"[{_LETTERS}](?:[{_LETTERS}{SOUND_MARKS}.'\- ]*[{_LETTERS}])?")
+"""A tagged run without the punctuation at its ends, cut at the punctuation that lists names."""
 _STATES = frozenset("中美日俄英法德韩朝印巴墨加澳以伊苏越泰台港欧亚非")
 """Short forms of states and regions: two of them are a relation (中美), not a person."""
-_PLACE_AFTER = tuple("路街区县镇村山河湖州省国岛港城杯奖号站寺庙桥邦")
 
 
 def names(caption: str, tagged: Sequence[tuple[int, int, str]], nicknames: bool) -> list[Span]:
     """The names of a caption, given the model's (start, end, tag)."""
-    found = []
-    for start, end, tag in tagged:
-        for a, b in _pieces(caption, start, end):
-            span = _name(caption, a, b, tag, nicknames)
-            if span is not None:
-                found.append(span)
+    found: list[Span] = []
+    for at, end, tag in tagged:
+        for run in _RUN.finditer(caption[at:end]):
+            for start, stop in _apart(caption, at + run.start(), at + run.end()):
+                span = _name(caption, start, stop, tag, nicknames)
+                if span is not None:
+                    found.append(span)
     found = _joined(caption, without_overlap(found))
-    return without_overlap([*found, *_again(caption, found)])
+    return beside(found, _again(caption, found))
 
 
-def _pieces(caption: str, start: int, end: int) -> list[tuple[int, int]]:
-    """A tagged run without the punctuation at its ends, and cut at the punctuation that lists names."""
-    return [(start + m.start(), start + m.end()) for m in _RUN.finditer(caption[start:end])]
+def beside(found: Sequence[Span], more: Sequence[Span]) -> list[Span]:
+    """``found`` and those of ``more`` that overlap none of it, sorted."""
+    apart = [m for m in more if all(m.end <= s.start or m.start >= s.end for s in found)]
+    return without_overlap([*found, *apart])
 
 
-_RUN = re.compile(rf"[{_HAN}A-Za-zÀ-ɏ々](?:[{_HAN}A-Za-zÀ-ɏ々{SOUND_MARKS}.'\- ]*[{_HAN}A-Za-zÀ-ɏ々])?")
+def _apart(caption: str, start: int, end: int) -> list[tuple[int, int]]:
+    """Names that were written without anything between them (杨幂刘诗诗柳岩): each a surname and one or two more.
+
+    The fewest names that fit, the first as long as can be; a run that does not split so is one name.
+    """
+    word = caption[start:end]
+    if len(word) < 5 or not all("一" <= c <= "鿿" for c in word) or all(c in lexicon("transliteration") for c in word):
+        return [(start, end)]
+    lengths = _lengths(word)
+    if lengths is None:
+        return [(start, end)]
+    ends = list(accumulate(lengths, initial=start))
+    return list(pairwise(ends))
+
+
+def _lengths(word: str) -> list[int] | None:
+    """Of the names that ``word`` consists of, or None."""
+    best: list[list[int] | None] = [None] * len(word) + [[]]
+    for at in range(len(word) - 2, -1, -1):
+        family = 2 if word[at : at + 2] in lexicon("surnames") else 1
+        if word[at : at + family] not in lexicon("surnames"):
+            continue
+        for n in (family + 2, family + 1):
+            rest = best[at + n] if at + n <= len(word) else None
+            if rest is not None:
+                now = best[at]
+                if now is None or len(rest) + 1 < len(now):
+                    best[at] = [n, *rest]
+    return best[0]
 
 
 def _name(caption: str, start: int, end: int, tag: str, nicknames: bool) -> Span | None:
@@ -44,7 +77,7 @@ def _name(caption: str, start: int, end: int, tag: str, nicknames: bool) -> Span
     word = caption[start:end]
     if re.search("[A-Za-z]", word):
         return _latin(caption, start, end)
-    if tag != "PER" or word in lexicon("common"):
+    if tag != "PER" or word in lexicon("common") or "某" in word:
         return None
     title = _titled().search(word)
     if title and title.start():
@@ -72,10 +105,12 @@ def _latin(caption: str, start: int, end: int) -> Span | None:
 
 
 def _is_nickname(word: str) -> bool:
-    """小王, 老李, 阿强, 王总, 李某: a surname or a given character with one that says how near a person is."""
+    """小王, 阿强, 王总, 小刘总: a surname or a character of the given name with one that says how near a person is."""
+    near = titles()["nickname"]
+    if len(word) == 3:
+        return word[0] in "小老大阿" and word[1] in lexicon("surnames") and word[2] in near
     return len(word) == 2 and (
-        (word[0] in "小老阿大" and word[0] != word[1])
-        or (word[0] in lexicon("surnames") and word[1] in titles()["nickname"])
+        (word[0] in "小老阿大" and word[0] != word[1]) or (word[0] in lexicon("surnames") and word[1] in near)
     )
 
 
@@ -85,11 +120,13 @@ def is_thing(caption: str, start: int, end: int) -> bool:
     things = lexicon("not_names")
     if any(caption[start : start + n] in things for n in range(max(2, len(word)), 8)):
         return True
+    if any(caption[max(0, start - n) : end] in things for n in (1, 2, 3)):
+        return True
     if len(word) == 2 and set(word) <= _STATES:
         return True
-    if caption.startswith(_PLACE_AFTER, end) and not caption.startswith(("国庆", "号称"), end):
+    if _thing_ahead().match(caption, end) and not caption.startswith(("国庆", "号称"), end):
         return True
-    return _team().match(caption, end) is not None or caption.endswith(("vs", "VS", "Vs"), 0, start)
+    return caption.endswith(("vs", "VS", "Vs"), 0, start)
 
 
 def _sounds(word: str) -> bool:
@@ -104,7 +141,8 @@ def _joined(caption: str, found: list[Span]) -> list[Span]:
         start, end = span.start, span.end
         before = _part_before().search(caption[:start])
         if before:
-            start = before.start()
+            roles = titles()["before"]
+            start = max(i for i in range(before.start(), start) if i == before.start() or caption.endswith(roles, 0, i))
         after = _part_after().match(caption, end)
         if after:
             end = after.end()
@@ -126,7 +164,7 @@ def _again(caption: str, found: Sequence[Span]) -> list[Span]:
         while at >= 0:
             more.append(Span(at, at + len(word), word, "chinese" if len(word) == 3 else "foreign", ""))
             at = caption.find(word, at + len(word))
-    return [m for m in more if all(m.end <= s.start or m.start >= s.end for s in found)]
+    return more
 
 
 @cache
@@ -140,17 +178,15 @@ def _titled_ahead() -> re.Pattern[str]:
 
 
 @cache
-def _team() -> re.Pattern[str]:
-    return re.compile(one_of(titles()["team"]))
+def _thing_ahead() -> re.Pattern[str]:
+    return re.compile(one_of([*titles()["place"], *titles()["team"], *titles()["brand"]]))
 
 
 @cache
 def _part_before() -> re.Pattern[str]:
-    sound = "[" + "".join(sorted(lexicon("transliteration"))) + "]"
-    return re.compile(rf"(?:(?:{sound}{{1,6}}|[A-Z])[{SOUND_MARKS}])+$")
+    return re.compile(rf"(?:(?:{sound()}{{1,6}}|[A-Z])[{SOUND_MARKS}])+$")
 
 
 @cache
 def _part_after() -> re.Pattern[str]:
-    sound = "[" + "".join(sorted(lexicon("transliteration"))) + "]"
-    return re.compile(rf"(?:[{SOUND_MARKS}]{sound}{{1,8}})+")
+    return re.compile(rf"(?:[{SOUND_MARKS}]{sound()}{{1,8}})+")

@@ -42,11 +42,9 @@ def titles() -> dict[str, tuple[str, ...]]:
 
 
 @cache
-def surnames() -> str:
-    """A pattern of the surnames, simplified and traditional."""
-    words = traditional(lexicon("surnames"))
-    singles = "".join(sorted(w for w in words if len(w) == 1))
-    return f"[{singles}]|{one_of(w for w in words if len(w) > 1)}"
+def sound() -> str:
+    """A pattern of one character that writes a foreign or minority name by its sound, beside an interpunct."""
+    return "[" + "".join(sorted(lexicon("transliteration") | lexicon("minority"))) + "]"
 
 
 def traditional(words: Iterable[str]) -> set[str]:

@@ -21,9 +21,9 @@ from ..pipeline.stage import StageModel, threshold
 from .name_candidates import Place, candidates, windows
 from .name_model import MODEL, fingerprint, load
 from .name_rules import by_rules, marked
-from .name_spans import names
+from .name_spans import beside, names
 from .name_words import lexicons_hash
-from .spans import Span, mark, without_overlap
+from .spans import Span, mark
 
 
 class Names(StageModel):
@@ -82,7 +82,7 @@ def find(captions: Sequence[str], model: bool = True, nicknames: bool = False) -
     worth = {captions[i]: flags for i, flags in candidates(captions).items()}
     if model:
         tagged = _tagged(worth)
-        found = {c: without_overlap([*marked(c), *names(c, some, nicknames)]) for c, some in tagged.items()}
+        found = {c: beside(names(c, some, nicknames), marked(c)) for c, some in tagged.items()}
     else:
         found = {c: by_rules(c) for c in worth}
     return {caption: some for caption, some in found.items() if some}
