@@ -72,11 +72,11 @@ def candidates(captions: Sequence[str]) -> dict[int, tuple[list[Place], bool]]:
     return found
 
 
-def windows(caption: str, beside: Sequence[Place], other: bool) -> list[Place]:
-    """The parts of a caption, (start, end), that the model is to see; sorted, apart."""
+def windows(caption: str, beside: Sequence[Place]) -> list[Place]:
+    """The parts of a caption in simplified characters, (start, end), that the model is to see; sorted, apart."""
     import rjieba
 
-    tokens: list[tuple[str, str]] = rjieba.tag(caption.translate(simplified()) if other else caption)
+    tokens: list[tuple[str, str]] = rjieba.tag(caption)
     places = list(beside)
     common, known, family = lexicon("common"), lexicon("known"), lexicon("surnames")
     everyday = lexicon("everyday")

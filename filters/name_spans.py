@@ -32,10 +32,10 @@ def names(caption: str, tagged: Sequence[tuple[int, int, str]], nicknames: bool)
                 if span is not None:
                     found.append(span)
     found = _joined(caption, without_overlap(found))
-    return beside(found, _again(caption, found))
+    return together(found, _again(caption, found))
 
 
-def beside(found: Sequence[Span], more: Sequence[Span]) -> list[Span]:
+def together(found: Sequence[Span], more: Sequence[Span]) -> list[Span]:
     """``found`` and those of ``more`` that overlap none of it, sorted."""
     apart = [m for m in more if all(m.end <= s.start or m.start >= s.end for s in found)]
     return without_overlap([*found, *apart])
@@ -146,7 +146,7 @@ def _joined(caption: str, found: list[Span]) -> list[Span]:
         after = _part_after().match(caption, end)
         if after:
             end = after.end()
-        if out and start <= out[-1].end:
+        if out and (start < out[-1].end or (start == out[-1].end and span.category == out[-1].category == "foreign")):
             start, end = out[-1].start, max(end, out[-1].end)
             out.pop()
         elif out and start == out[-1].end + 1 and caption[start - 1] in SOUND_MARKS + "-":

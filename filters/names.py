@@ -21,8 +21,8 @@ from ..pipeline.stage import StageModel, threshold
 from .name_candidates import Place, candidates, windows
 from .name_model import MODEL, fingerprint, load
 from .name_rules import by_rules, marked
-from .name_spans import beside, names
-from .name_words import lexicons_hash
+from .name_spans import names, together
+from .name_words import lexicons_hash, simplified
 from .spans import Span, mark
 
 
@@ -80,17 +80,18 @@ class Names(StageModel):
 def find(captions: Sequence[str], model: bool = True, nicknames: bool = False) -> dict[str, list[Span]]:
     """Caption to its names, sorted, for those that have some; without the model, by rules alone."""
     worth = {captions[i]: flags for i, flags in candidates(captions).items()}
+    read = {c: c.translate(simplified()) if other else c for c, (_, other) in worth.items()}  # one for one
     if model:
-        tagged = _tagged(worth)
-        found = {c: beside(names(c, some, nicknames), marked(c)) for c, some in tagged.items()}
+        tagged = _tagged({read[c]: beside for c, (beside, _) in worth.items()})
+        found = {c: together(names(t, tagged[t], nicknames), marked(t)) for c, t in read.items() if t in tagged}
     else:
-        found = {c: by_rules(c) for c in worth}
-    return {caption: some for caption, some in found.items() if some}
+        found = {c: by_rules(t) for c, t in read.items()}
+    return {c: [s._replace(word=c[s.start : s.end]) for s in some] for c, some in found.items() if some}
 
 
-def _tagged(worth: Mapping[str, tuple[list[Place], bool]]) -> dict[str, list[tuple[int, int, str]]]:
+def _tagged(worth: Mapping[str, Sequence[Place]]) -> dict[str, list[tuple[int, int, str]]]:
     """What the model says of the captions that have a place worth showing, (start, end, tag)."""
-    shown = [(c, start, end) for c, flags in worth.items() for start, end in windows(c, *flags)]
+    shown = [(c, start, end) for c, beside in worth.items() for start, end in windows(c, beside)]
     if not shown:
         return {}
     tagged: dict[str, list[tuple[int, int, str]]] = {caption: [] for caption, _, _ in shown}

@@ -30,10 +30,10 @@ def read_variable(path: Path) -> NDArray[np.float32]:
     if version or inner:
         raise ValueError(f"{path} has versions {version} and {inner}; expected 0 and 0, as Paddle 1.x writes")
     shape = _shape(data[at + 8 : at + 8 + length], path)
-    values = np.frombuffer(data, "<f4", offset=at + 8 + length)
-    if values.size != np.prod(shape):
-        raise ValueError(f"{path} holds {values.size} values where its shape is {shape}: copy the file again")
-    return values.reshape(shape).astype(np.float32)
+    values = data[at + 8 + length :]
+    if len(values) != 4 * np.prod(shape):
+        raise ValueError(f"{path} holds {len(values)} bytes of values where its shape is {shape}: copy the file again")
+    return np.frombuffer(values, "<f4").reshape(shape).astype(np.float32)
 
 
 def _shape(description: bytes, path: Path) -> tuple[int, ...]:
