@@ -135,13 +135,17 @@ def load(path: Path) -> NameModel:
 def _rows(characters: str) -> NDArray[np.int32]:
     """Embedding row of each code point of the basic plane; 0 is unknown.
 
-    A character without a row takes that of its simplified form, its punctuation look-alike or its NFKC lower case.
+    A character without a row takes that of its simplified form, its punctuation look-alike or its NFKC lower case;
+    a symbol (emoji are beyond the plane, its last code stands for them) that of the comma: unknown, it would be drawn
+    into a name.
     """
     row = {c: i + 1 for i, c in enumerate(characters)}
     rows = np.zeros(0x10000, np.int32)
-    for code in range(0xFFFF):
+    for code in range(0x10000):
         if 0xD800 <= code < 0xE000:
             continue
         c = chr(simplified().get(code, code))
         rows[code] = row.get(c) or row.get(_LOOKS_LIKE.get(c) or unicodedata.normalize("NFKC", c).lower(), 0)
+        if not rows[code] and unicodedata.category(c) in ("So", "Sk", "Cn"):
+            rows[code] = row.get(",", 0)
     return rows
