@@ -2,9 +2,10 @@
 
 Pictures and captions come from the sample world that ``curate sample`` draws and, with ``--data``, from
 Flickr8k-CN photos with their human captions. Each base pair is reposted with the picture re-encoded,
-resized, cropped, brightened or watermarked and the caption in another script, width or punctuation, with
-a suffix or with one or two characters changed. Beside them stand what must all stay: the same caption on
-other pictures, other human captions of the same photo, and captions that differ in a telling word.
+resized, cropped, brightened, framed or watermarked (where asked, mirrored too) and the caption in another
+script, width or punctuation, with a suffix or with one or two characters changed. Beside them stand what
+must all stay: the same caption on other pictures, other human captions of the same photo, and captions that
+differ in a telling word.
 
 ``family`` is the label: two rows are duplicates where it is equal. ``picture`` names the base picture.
 Human captions of one photo that a judge could call the same (edit similarity above ``UNDECIDED``) are left out.
@@ -26,12 +27,12 @@ import polars as pl
 from numpy.typing import NDArray
 from opencc import OpenCC
 
-from tuwen.filters.image_grid import image_grid
-from tuwen.filters.phash import phash
+from tuwen.filters.fingerprint import fingerprint
 from tuwen.sample_data.draw import render
 from tuwen.sample_data.world import caption, random_scene
 
 Pixels = NDArray[np.uint8]
+Changes = dict[str, Callable[[Pixels, random.Random], Pixels]]
 UNDECIDED = 0.7
 SUFFIXES = ("_高清图片", "（图源网络）", " - 图片频道", "，点击查看大图", "【组图】", "_壁纸下载")
 COMMON = "的一是在不了有人这中大为上个国我以要他时来用们生到作地于出就分对成会"
@@ -46,20 +47,30 @@ class Row(NamedTuple):
     kind: str
     caption: str
     phash: int
+    phash_mirrored: int
+    phash_inside: int | None
     image_grid: bytes
+    image_grid_inside: bytes | None
     width: int
     height: int
 
 
-def make(pictures: int, reposts: int, seed: int, photos: Path | None) -> pl.DataFrame:
+def make(pictures: int, reposts: int, seed: int, photos: Path | None, mirrored: bool = False) -> pl.DataFrame:
     """Rows of ``pictures`` drawn scenes and all photos under ``photos``, each with ``reposts`` reposts."""
     drawn = random.Random(seed)
     bases = list(_scenes(pictures, seed))
+    changes = MIRRORED if mirrored else PICTURES
     bases += list(_photos(photos, drawn)) if photos else []
-    rows = [row for number, base in enumerate(bases) for row in _family(f"p{number}", *base, reposts, drawn)]
+    rows = [row for number, base in enumerate(bases) for row in _family(f"p{number}", *base, reposts, drawn, changes)]
     rows += _shared_captions(bases, drawn)
     drawn.shuffle(rows)
-    schema = {"phash": pl.UInt64, "width": pl.UInt32, "height": pl.UInt32}
+    schema = {
+        "phash": pl.UInt64,
+        "phash_mirrored": pl.UInt64,
+        "phash_inside": pl.UInt64,
+        "width": pl.UInt32,
+        "height": pl.UInt32,
+    }
     frame = pl.DataFrame(rows, schema_overrides=schema, orient="row")
     keys = pl.format("{}", pl.int_range(pl.len()).cast(pl.String).str.zfill(32))
     return frame.with_columns(key=keys, origin=keys, score=pl.lit(0.5, pl.Float32), detail=pl.lit(None, pl.String))
@@ -81,13 +92,15 @@ def _photos(folder: Path, drawn: random.Random) -> Iterator[tuple[Pixels, list[s
             yield cv2.cvtColor(image, cv2.COLOR_BGR2RGB), drawn.sample(told["zh"], len(told["zh"]))
 
 
-def _family(name: str, image: Pixels, captions: list[str], reposts: int, drawn: random.Random) -> Iterator[Row]:
+def _family(
+    name: str, image: Pixels, captions: list[str], reposts: int, drawn: random.Random, changes: Changes
+) -> Iterator[Row]:
     text = captions[0]
     yield _row(name, name, "original", text, image)
     for _ in range(reposts):
         change = drawn.choice(list(CAPTIONS))
-        alter = drawn.choice(list(PICTURES))
-        yield _row(name, name, f"{alter} + {change}", CAPTIONS[change](text, drawn), PICTURES[alter](image, drawn))
+        alter = drawn.choice(list(changes))
+        yield _row(name, name, f"{alter} + {change}", CAPTIONS[change](text, drawn), changes[alter](image, drawn))
     for pair in TELLING:
         other = _telling(text, pair)
         if other:
@@ -111,8 +124,8 @@ def _shared_captions(bases: list[tuple[Pixels, list[str]]], drawn: random.Random
 
 def _row(family: str, picture: str, kind: str, text: str, image: Pixels) -> Row:
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.uint8)
-    grid = image_grid(image[..., ::-1])
-    return Row(family, picture, kind, text, phash(grey), grid, image.shape[1], image.shape[0])
+    seen = fingerprint(np.ascontiguousarray(image[..., ::-1]), grey)
+    return Row(family, picture, kind, text, *seen[:-1], image.shape[1], image.shape[0])
 
 
 def _alike(a: str, b: str) -> float:
@@ -173,6 +186,20 @@ def _brighten(image: Pixels, drawn: random.Random) -> Pixels:
     return _encode(np.clip(image * drawn.uniform(0.85, 1.15) + drawn.uniform(-15, 15), 0, 255).astype(np.uint8), 85)
 
 
+def _frame(image: Pixels, drawn: random.Random) -> Pixels:
+    """A plain frame, a letterbox or a strip, white, black or of one grey."""
+    grey = drawn.choice([0, 255, drawn.randrange(256)])
+    h, w = image.shape[:2]
+    sides = drawn.choice(["all", "letterbox", "below"])
+    wide = [round(side * drawn.uniform(0.02, 0.12)) for side in (h, h, w, w)]
+    wide = [n if sides == "all" or (sides == "letterbox" and i < 2) or i == 1 else 0 for i, n in enumerate(wide)]
+    return _encode(cv2.copyMakeBorder(image, *wide, cv2.BORDER_CONSTANT, value=(grey,) * 3).astype(np.uint8), 85)
+
+
+def _mirror(image: Pixels, drawn: random.Random) -> Pixels:
+    return _encode(np.ascontiguousarray(image[:, ::-1]), 85)
+
+
 CAPTIONS: dict[str, Callable[[str, random.Random], str]] = {
     "same caption": lambda text, drawn: text,
     "suffix": lambda text, drawn: text + drawn.choice(SUFFIXES),
@@ -180,11 +207,13 @@ CAPTIONS: dict[str, Callable[[str, random.Random], str]] = {
     "width and punctuation": _wide,
     "characters changed": _changed,
 }
-PICTURES: dict[str, Callable[[Pixels, random.Random], Pixels]] = {
+PICTURES: Changes = {
     "same picture": lambda image, drawn: image.copy(),
     "re-encoded": lambda image, drawn: _encode(image, drawn.randrange(30, 90)),
     "resized": _resize,
     "cropped": _crop,
     "watermarked": _watermark,
     "brightness": _brighten,
+    "framed": _frame,
 }
+MIRRORED: Changes = {**PICTURES, "mirrored": _mirror}

@@ -49,8 +49,15 @@ COMMON = (
 )
 
 
+WRITTEN_AT_ONCE = 1_000_000
+"""Made-up rows drawn at once: drawing ten million takes more memory than relating them."""
+
+
 def made_up(rows: int, seed: int = 0, one_caption: bool = False) -> pl.DataFrame:
-    """``rows`` pairs, the last tenth near-duplicates of the first; with ``one_caption`` all under the same words."""
+    """``rows`` pairs, the last tenth near-duplicates of the first; with ``one_caption`` all under the same words.
+
+    Keys hold the seed, so that tables of different seeds go together.
+    """
     drawn = np.random.default_rng(seed)
     share = 1 / np.arange(1, len(COMMON) + 1) ** 0.7
     lengths = drawn.integers(8, 33, rows)
@@ -64,7 +71,7 @@ def made_up(rows: int, seed: int = 0, one_caption: bool = False) -> pl.DataFrame
     image[rows - copies :] = image[:copies] ^ (np.uint64(1) << drawn.integers(0, 64, copies, dtype=np.uint64))
     if not one_caption:
         captions[rows - copies :] = [c + "_图库" * (i % 2) for i, c in enumerate(captions[:copies])]
-    keys = [hashlib.blake2b(str(i).encode(), digest_size=16).hexdigest() for i in range(rows)]
+    keys = [hashlib.blake2b(f"{seed}-{i}".encode(), digest_size=16).hexdigest() for i in range(rows)]
     columns = {"key": keys, "origin": keys, "caption": captions, "phash": image}
     return pl.DataFrame(columns).with_columns(
         score=pl.Series(drawn.random(rows), dtype=pl.Float32),
@@ -85,10 +92,14 @@ def timed(told: dict[str, float], name: str) -> Iterator[None]:
 def quality(options: argparse.Namespace) -> None:
     """Precision and recall on labelled pairs."""
     photos = Path(options.data) / "flickr8k_cn" if options.data else None
-    frame = duplicate_pairs.make(options.pictures, options.reposts, options.seed, photos)
+    frame = duplicate_pairs.make(options.pictures, options.reposts, options.seed, photos, options.mirrored)
     data = f"{options.pictures} drawn pictures{' and the photos of flickr8k_cn' if photos else ''}, seed {options.seed}"
     print(f"{frame.height} pairs, {frame['family'].n_unique()} families: {data}")
-    out = PairDuplicates().relate(frame).with_columns(group=pl.coalesce("duplicate_of", "key").rank("dense"))
+    out = (
+        PairDuplicates(mirrored=options.mirrored)
+        .relate(frame)
+        .with_columns(group=pl.coalesce("duplicate_of", "key").rank("dense"))
+    )
     out = out.sort(pl.col("duplicate_of").is_not_null())
     rows = [{"tool": "tuwen pair_duplicates", **duplicate_rivals.compare(out, out["group"].to_list())}]
     families = out.filter(pl.col("kind") == "original").select("family", of="group")
@@ -169,7 +180,9 @@ def growth(options: argparse.Namespace) -> None:
 
 def write(options: argparse.Namespace) -> None:
     """Made-up rows to a file, for ``growth``."""
-    made_up(options.rows[0]).write_parquet(options.table)
+    rows = options.rows[0]
+    pieces = [made_up(min(WRITTEN_AT_ONCE, rows - first), first) for first in range(0, rows, WRITTEN_AT_ONCE)]
+    pl.concat(pieces).write_parquet(options.table)
 
 
 def one(options: argparse.Namespace) -> None:
@@ -258,6 +271,7 @@ def main() -> None:
     parser.add_argument("--rivals", help="a Python that has the other tools")
     parser.add_argument("--tools", nargs="*", default=list(duplicate_rivals.TOOLS))
     parser.add_argument("--pictures", type=int, default=600, help="drawn pictures")
+    parser.add_argument("--mirrored", action="store_true", help="mirrored copies among the reposts, and joined")
     parser.add_argument("--reposts", type=int, default=8, help="reposts of each base pair")
     parser.add_argument("--table", help=argparse.SUPPRESS)
     parser.add_argument("--scratch", help="folder for large temporary files")

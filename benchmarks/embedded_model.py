@@ -45,9 +45,7 @@ def main() -> None:
     print(
         f"{platform.machine()}, Python {platform.python_version()}, torch {torch.__version__}, checkpoint {scorer.hash}"
     )
-    print(
-        f"{given.scenes} scenes of seed {given.seed}, drawn at 288 pixels, JPEG quality 85; threshold {scorer.threshold}"
-    )
+    print(f"{given.scenes} scenes of seed {given.seed}, 288 pixels, JPEG quality 85; threshold {scorer.threshold}")
     print(f"matching pairs at or over it      {np.mean(true >= scorer.threshold):.3f}  (median {np.median(true):.2f})")
     print(
         f"captions of unrelated scenes under {np.mean(apart < scorer.threshold):.3f}  (median {np.median(apart):.2f})"

@@ -14,6 +14,7 @@ import polars as pl
 
 from ..pipeline import files
 from ..pipeline.columns import COLUMNS
+from ..pipeline.ledger import scan_ledger
 from ..pipeline.registry import stage_class
 from .words import words
 
@@ -53,10 +54,7 @@ MEASURES = (
 
 def aggregate(run: str, told: dict[str, Any]) -> dict[str, Any]:
     """The page's data from run.json (``told``), the ledger and the thumbnails."""
-    folder = files.join(run, "ledger")
-    fs, _ = files.filesystem(folder)
-    paths = [fs.unstrip_protocol(files.filesystem(files.join(folder, n))[1]) for n in files.names(folder, ".parquet")]
-    ledger = pl.scan_parquet(paths).with_columns(
+    ledger = scan_ledger(run).with_columns(
         shorter=pl.min_horizontal("width", "height"),
         aspect=(pl.max_horizontal("width", "height") / pl.min_horizontal("width", "height")).cast(pl.Float32).round(3),
     )

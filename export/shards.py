@@ -70,3 +70,22 @@ def write_index(folder: str, shards: Sequence[ShardInfo]) -> None:
     """Write ``index.json``: name, samples, bytes and sha256 of each shard."""
     told = [asdict(s) for s in sorted(shards, key=lambda s: s.name)]
     files.write_bytes(files.join(folder, "index.json"), (json.dumps(told, indent=1) + "\n").encode())
+
+
+def without(path: str, keys: set[str], to: str) -> ShardInfo:
+    """Publish as ``to`` the shard at ``path`` without the samples of ``keys``; the others byte for byte."""
+    held: dict[str, dict[str, bytes]] = {}
+    with files.open_read(path) as handle, tarfile.open(fileobj=handle) as tar:
+        for member in tar:
+            key, _, kind = member.name.partition(".")
+            content = tar.extractfile(member)
+            if key not in keys and content is not None:
+                held.setdefault(key, {})[kind] = content.read()
+    kept = ((k, v["jpg"], v["txt"].decode(), json.loads(v["json"])) for k, v in sorted(held.items()))
+    return write_shard(to, kept)
+
+
+def read_index(folder: str) -> list[ShardInfo]:
+    """The shards that ``index.json`` of ``folder`` names; none where there is no index."""
+    path = files.join(folder, "index.json")
+    return [ShardInfo(**told) for told in json.loads(files.read_bytes(path))] if files.exists(path) else []

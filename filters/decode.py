@@ -17,10 +17,11 @@ from pydantic import Field
 from ..pipeline.columns import COLUMNS
 from ..pipeline.stage import StageModel, operational, threshold
 from . import image_kind
-from .image_grid import image_grid
+from .fingerprint import fingerprint
 from .image_header import BadImage
 from .image_measures import measure
 from .images import MAX_PIXELS, map_images, view
+from .pixels import cv
 
 
 @dataclass
@@ -34,10 +35,14 @@ class Look:
     frames: int | None = None
     decode_error: str | None = None
     phash: int | None = None
+    phash_mirrored: int | None = None
+    phash_inside: int | None = None
     sharpness: float | None = None
     image_entropy: float | None = None
     saturation: float | None = None
     image_grid: bytes | None = None
+    image_grid_inside: bytes | None = None
+    border: float | None = None
 
 
 def look(data: bytes, max_pixels: int) -> Look:
@@ -51,8 +56,10 @@ def look(data: bytes, max_pixels: int) -> Look:
         return found
     found.width, found.height = header.upright()
     found.frames = header.frames
-    found.phash, found.sharpness, found.image_entropy, found.saturation = measure(seen)
-    found.image_grid = image_grid(seen)
+    grey = cv().cvtColor(seen, cv().COLOR_BGR2GRAY)
+    found.sharpness, found.image_entropy, found.saturation = measure(seen, grey)
+    for name, value in fingerprint(seen, grey)._asdict().items():
+        setattr(found, name, value)
     return found
 
 
@@ -70,6 +77,7 @@ class Decode(StageModel):
     )
     shorter_side: int = threshold(100, "pixels; a shorter side below drops (Zero: both sides > 100)", ge=1)
     max_aspect: float = threshold(3.0, "longer over shorter side; more drops (Wukong, DanQing: 1/3 to 3)", ge=1)
+    max_border: float = threshold(1.0, "share of the area that plain borders may take; more drops (1: never)", ge=0)
     min_entropy: float = threshold(0.0, "bits of the grey histogram; less drops (DanQing: 3)", ge=0)
     min_sharpness: float = threshold(0.0, "variance of the Laplacian at the viewing size; less drops", ge=0)
     allow_animated: bool = threshold(False, "keep the first frame of moving images")
@@ -99,6 +107,7 @@ class Decode(StageModel):
             "image_animated": (pl.col("frames") > 1) & pl.lit(not self.allow_animated),
             "image_too_small": short < self.shorter_side,
             "image_bad_aspect": long > short * self.max_aspect,
+            "image_bordered": pl.col("border") > self.max_border,
             "image_flat": pl.col("image_entropy") < self.min_entropy,
             "image_blurred": pl.col("sharpness") < self.min_sharpness,
         }

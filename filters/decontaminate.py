@@ -33,7 +33,7 @@ class Decontaminate(StageModel):
     name: ClassVar[str] = "decontaminate"
     adds: ClassVar[tuple[str, ...]] = ("contaminates",)
     phase: ClassVar[Phase] = "relate"
-    reads: ClassVar[tuple[str, ...]] = ("caption", "phash")
+    reads: ClassVar[tuple[str, ...]] = ("caption", "phash", "phash_inside", "phash_mirrored")
 
     sets: Mapping[str, str] = Field(default_factory=dict, description="name of each evaluation set to its path")
     match: Literal["either", "image", "caption"] = Field(
@@ -60,7 +60,8 @@ class Decontaminate(StageModel):
             return rows
         parts = []
         if self.match != "caption":
-            parts.append(self._images(rows["phash"], items.filter(pl.col("phash").is_not_null())))
+            pictures = items.filter(pl.col("phash").is_not_null())
+            parts += [self._images(rows[c], pictures) for c in self.reads[1:] if c in rows.columns]
         if self.match != "image":
             parts.append(self._captions(rows["caption"], items.filter(pl.col("caption").is_not_null())))
         best = pl.concat(parts).sort("_at", "rank", "found").unique("_at", keep="first", maintain_order=True)

@@ -16,6 +16,7 @@ then the smallest origin; but before all, one that an earlier run put into the i
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import ClassVar
 
 import numpy as np
@@ -29,12 +30,22 @@ from .candidates import all_pairs, allowed_bits, table_pairs
 from .cautious import cautious_components
 from .components import components
 from .contrast import telling
-from .image_grid import BYTES, Grids, same_layout
+from .image_grid import (
+    BYTES,
+    CHROMA,
+    FRAMED_CHROMA,
+    LUMA_RMS,
+    SAME_WORDS_RMS,
+    Grids,
+    same_layout,
+    turned_round,
+)
 from .minhash import PERMUTATIONS, sign_column
 from .near_captions import CaptionRule, Flags
 from .shingles import I64, U32, U64, Folded, fold_column, mix64
 
 CHUNK = 1 << 16
+GRIDS = ("image_grid", "image_grid_inside")
 RANK = ("score", "pixels", "key", "origin")
 
 
@@ -44,7 +55,10 @@ class PairDuplicates(StageModel):
     name: ClassVar[str] = "pair_duplicates"
     adds: ClassVar[tuple[str, ...]] = ("duplicate_of", "duplicate_kind")
     phase: ClassVar[Phase] = "relate"
-    reads: ClassVar[tuple[str, ...]] = ("caption", "phash", "image_grid", "score", "width", "height", "duplicate_of")
+    reads: ClassVar[tuple[str, ...]] = (
+        *("caption", "phash", "phash_mirrored", "phash_inside", "image_grid", "image_grid_inside"),
+        *("score", "width", "height", "duplicate_of"),
+    )
 
     image_bits: int = Field(
         14,
@@ -77,6 +91,7 @@ class PairDuplicates(StageModel):
         True, description="keep both where the captions differ in a number, colour, side, sex, size or season"
     )
 
+    mirrored: bool = Field(False, description="a picture and its mirror image are one; about twice the candidates")
     index: str = Field("", description="directory of an index; pairs that match one it holds are dropped as well")
 
     def rule(self) -> CaptionRule:
@@ -103,13 +118,21 @@ class PairDuplicates(StageModel):
 
     def pairs(self, rows: pl.DataFrame, order: I64) -> tuple[I64, I64]:
         """Candidate pairs (a, b), a < b, as places in ``order``, the row numbers of ``rows`` in order of key."""
-        at = np.flatnonzero(rows["phash"].is_not_null().to_numpy()[order])
-        taken = order[at]
         signed, text = sign_column(rows["caption"])
-        bits = self.bits(text[taken], rows["image_grid"].is_not_null().to_numpy()[taken])
-        image = rows["phash"].fill_null(0).to_numpy()[taken]
-        a, b = all_pairs((values[taken] for values in signed), len(signed), image, bits)
-        return at[a], at[b]
+        shown = np.flatnonzero(rows["phash"].is_not_null().to_numpy())
+        bits = np.zeros(rows.height, dtype=np.uint32)
+        bits[shown] = self.bits(text[shown], rows["image_grid"].is_not_null().to_numpy()[shown])
+        views = [(c, order[np.flatnonzero(rows[c].is_not_null().to_numpy()[order])]) for c in self.views()]
+        taken = np.concatenate([rows_of for _, rows_of in views])
+        image = np.concatenate([rows[c].gather(rows_of).to_numpy() for c, rows_of in views])
+        a, b = all_pairs((values[taken] for values in signed), len(signed), image, bits[taken])
+        place = np.empty(rows.height, dtype=np.int64)
+        place[order] = np.arange(rows.height)
+        return distinct_pairs(place[taken[a]], place[taken[b]])
+
+    def views(self) -> tuple[str, ...]:
+        """The columns of hashes under which a picture is looked for."""
+        return ("phash", "phash_inside", "phash_mirrored") if self.mirrored else ("phash", "phash_inside")
 
     def spread(self, rows: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pl.DataFrame]]:
         """For a run on many machines: entries of ``rows`` (with ``node``), by partition.
@@ -119,8 +142,10 @@ class PairDuplicates(StageModel):
         """
         hashed = with_missing(rows, self.reads).filter(pl.col("phash").is_not_null())
         signed, text = sign_column(hashed["caption"])
-        entries = hashed.select("node", "key", "phash", with_grid=pl.col("image_grid").is_not_null())
-        entries = entries.with_columns(text=pl.Series(text, dtype=pl.UInt64))
+        entries = hashed.select("node", "key", *self.views(), "image_grid").with_columns(
+            text=pl.Series(text, dtype=pl.UInt64)
+        )
+        entries = entries.with_columns(image_grid=pl.col("image_grid").is_not_null())
         for table, values in enumerate(signed):
             placed = mix64(values.astype(np.uint64) + np.uint64(table << 32)) % np.uint64(partitions)
             own = entries.with_columns(table=pl.lit(table, pl.UInt8), value=pl.Series(values), _to=pl.Series(placed))
@@ -131,21 +156,23 @@ class PairDuplicates(StageModel):
         """Nodes (a, b) of the candidate pairs of one partition."""
         found = []
         for (table,), rows in entries.sort("table", "key").group_by("table", maintain_order=True):
-            bits = self.bits(rows["text"].to_numpy(), rows["with_grid"].to_numpy())
-            number = int(str(table))
-            a, b = table_pairs(number, PERMUTATIONS, rows["value"].to_numpy(), rows["phash"].to_numpy(), bits)
-            node = rows["node"].to_numpy()
-            found.append((node[a], node[b]))
+            bits = pl.Series(self.bits(rows["text"].to_numpy(), rows["image_grid"].to_numpy()))
+            views = [rows.select("node", "value", image=c).with_columns(bits=bits).drop_nulls() for c in self.views()]
+            seen = pl.concat(views)
+            value, image, allowed, node = (seen[c].to_numpy() for c in ("value", "image", "bits", "node"))
+            a, b = table_pairs(int(str(table)), PERMUTATIONS, value, image, allowed)
+            found.append(distinct_pairs(node[a], node[b]))
         return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
 
     def settle(self, rows: pl.DataFrame, a: I64, b: I64) -> pl.DataFrame:
         """``rows``, in order of key, with verdicts: candidates (a, b) are verified, the best of a group stays."""
-        good = layouts_agree(rows["image_grid"], a, b)
-        a, b = a[good], b[good]
         nodes, at = np.unique(np.concatenate([a, b]), return_inverse=True)
         folded = fold_column(rows["caption"].gather(nodes))
         left, right = at[: len(a)], at[len(a) :]
-        good = self.rule().near(folded, left, right)
+        text = folded.text_hash()
+        good = layouts_agree(rows, a, b, text[left] == text[right], self.mirrored)
+        left, right = left[good], right[good]
+        good = self.rule().near(folded, left, right, text)
         label = np.arange(rows.height)
         label[nodes] = nodes[self.groups(folded, left[good], right[good])]
         return mark(rows, pl.Series(label), "pair")
@@ -165,15 +192,33 @@ class PairDuplicates(StageModel):
         return {"pair_duplicate": pl.col("duplicate_kind") == "pair"}
 
 
-def layouts_agree(grid: pl.Series, a: I64, b: I64) -> Flags:
-    """(pairs,) whether the layouts of rows ``a`` and ``b`` agree; true where one of them has none."""
+def distinct_pairs(a: I64, b: I64) -> tuple[I64, I64]:
+    """The pairs of two different rows, each once, the smaller number first."""
+    pairs = pl.DataFrame({"a": np.minimum(a, b), "b": np.maximum(a, b)})
+    pairs = pairs.filter(pl.col("a") != pl.col("b")).unique().sort("a", "b")
+    return pairs["a"].to_numpy(), pairs["b"].to_numpy()
+
+
+def layouts_agree(rows: pl.DataFrame, a: I64, b: I64, same_words: Flags, mirrored: bool = False) -> Flags:
+    """(pairs,) whether the layouts of rows ``a`` and ``b`` agree: of the whole or of what plain borders hold.
+
+    ``same_words`` says which pairs have one caption; their layouts must agree better.
+    Where ``mirrored``, also turned round. True where one of them has no layout.
+    """
     out: Flags = np.ones(len(a), dtype=np.bool_)
     for first in range(0, len(a), CHUNK):
-        some = slice(first, first + CHUNK)
-        one, other = grid.gather(a[some]), grid.gather(b[some])
-        both = (one.is_not_null() & other.is_not_null()).to_numpy()
-        known = [_matrix(g.filter(pl.Series(both))) for g in (one, other)]
-        out[first + np.flatnonzero(both)] = same_layout(*known)
+        one, other = rows[a[first : first + CHUNK]], rows[b[first : first + CHUNK]]
+        most = np.where(same_words[first : first + CHUNK], SAME_WORDS_RMS, LUMA_RMS).astype(np.float32)
+        agree = (one["image_grid"].is_null() | other["image_grid"].is_null()).to_numpy().copy()
+        for left, right in product(GRIDS, GRIDS):
+            todo = np.flatnonzero((one[left].is_not_null() & other[right].is_not_null()).to_numpy() & ~agree)
+            ours, theirs = _matrix(one[left].gather(todo)), _matrix(other[right].gather(todo))
+            chroma = CHROMA if left == right == GRIDS[0] else FRAMED_CHROMA
+            same = same_layout(ours, theirs, chroma, most[todo])
+            if mirrored:
+                same |= same_layout(ours, turned_round(theirs), chroma, most[todo])
+            agree[todo] = same
+        out[first : first + CHUNK] = agree
     return out
 
 

@@ -1,5 +1,8 @@
 """Pairs that something ties together: near-identical images, the same caption, the same page.
 
+A picture has one hash as a whole and, where plain borders frame it, one of what they hold; two pictures are
+tied by either.
+
 ``Joins`` finds the ties among all rows at once (``pairs``) or, on many machines, partition by partition
 (``spread``, then ``meet``): the same ties either way.
 """
@@ -15,27 +18,34 @@ import polars as pl
 from .near_images import block_masks, image_pairs
 from .shingles import I64, U64, fold_column, hash_strings, mix64
 
+HASHES = ("phash", "phash_inside")
+
 
 @dataclass(frozen=True)
 class Joins:
-    """What ties two rows: images within ``image_bits`` (None: not images), folded ``caption``, ``page``."""
+    """What ties two rows: images within ``image_bits`` (None: not images), folded ``caption``, ``page``.
+
+    ``hashes`` are the columns that hold 64-bit hashes of the image.
+    """
 
     image_bits: int | None
     caption: bool = False
     page: bool = False
+    hashes: tuple[str, ...] = HASHES
 
     def pairs(self, rows: pl.DataFrame) -> tuple[I64, I64]:
         """Row numbers (a, b) of ties enough to connect all that are tied."""
         edges = [_equal(values) for values in self._shared(rows)]
         if self.image_bits is not None:
-            hashed = np.flatnonzero(rows["phash"].is_not_null().to_numpy())
-            a, b = image_pairs(rows["phash"].drop_nulls().to_numpy(), self.image_bits)
-            edges.append((hashed[a], hashed[b]))
+            at = np.concatenate([rows[c].is_not_null().arg_true().cast(pl.Int64).to_numpy() for c in self.hashes])
+            values = np.concatenate([rows[c].drop_nulls().to_numpy() for c in self.hashes])
+            a, b = image_pairs(values, self.image_bits)
+            edges.append((at[a], at[b]))
         return np.concatenate([e[0] for e in edges]), np.concatenate([e[1] for e in edges])
 
     def spread(self, rows: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pl.DataFrame]]:
         """Entries of ``rows`` (with ``node`` and ``key``) by partition, one per row and table."""
-        entries = rows.select("node", "key", value="phash").drop_nulls()
+        entries = pl.concat(rows.select("node", "key", value=c).drop_nulls() for c in self.hashes)
         frames = [(t, entries, entries["value"].to_numpy() & mask) for t, mask in enumerate(self._masks())]
         for table, values in enumerate(self._shared(rows), len(frames)):
             shared = rows.select("node", "key", value=values).drop_nulls()
@@ -49,7 +59,7 @@ class Joins:
     def meet(self, entries: pl.DataFrame) -> tuple[U64, U64]:
         """Nodes (a, b) of the ties that one partition shows."""
         masks, found = self._masks(), []
-        for (number,), rows in entries.sort("table", "key").group_by("table", maintain_order=True):
+        for (number,), rows in entries.sort("table", "key", "value").group_by("table", maintain_order=True):
             table, values, node = int(str(number)), rows["value"], rows["node"].to_numpy()
             if table < len(masks):
                 a, b = image_pairs(values.to_numpy(), self.image_bits or 0, [masks[table]])

@@ -10,15 +10,22 @@ from .pixels import cv
 SIDE, LOW = 32, 8
 
 
-def phash(grey: NDArray[np.uint8]) -> int:
-    """The hash of a grey image of any size.
+def phashes(grey: NDArray[np.uint8]) -> tuple[int, int]:
+    """The hash of a grey image of any size, and that of its mirror image.
 
     The lowest 8 x 8 coefficients of the DCT-II of the image at 32 x 32, each compared with their
     median; row by row, first bit highest, as pHash (Zauner 2010) and the imagehash package lay it out.
-    Coefficients are rounded to 0.01 first: in a flat image they are noise of the arithmetic.
+    Coefficients are rounded to 0.01 first: in a flat image they are noise of the arithmetic. Mirroring
+    left and right turns the sign of the odd horizontal frequencies and leaves the rest.
     """
     cv2 = cv()
     small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = np.round(cv2.dct(small)[:LOW, :LOW], 2)
-    bits = np.packbits(low > np.median(low))  # (8,)
-    return int.from_bytes(bits.tobytes(), "big")
+    return _bits(low), _bits(low * _MIRROR)
+
+
+_MIRROR = np.where(np.arange(LOW) % 2, -1, 1).astype(np.float32)
+
+
+def _bits(low: NDArray[np.float32]) -> int:
+    return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")

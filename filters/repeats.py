@@ -18,7 +18,7 @@ from ..pipeline.columns import with_missing
 from ..pipeline.stage import Phase, StageModel
 from .components import components
 from .duplicates import mark
-from .joins import Joins
+from .joins import HASHES, Joins
 from .shingles import I64, U64
 
 
@@ -27,7 +27,7 @@ class _Repeats(StageModel):
 
     adds: ClassVar[tuple[str, ...]] = ("duplicate_of", "duplicate_kind")
     phase: ClassVar[Phase] = "relate"
-    reads: ClassVar[tuple[str, ...]] = ("caption", "phash", "score", "width", "height", "duplicate_of")
+    reads: ClassVar[tuple[str, ...]] = ("caption", *HASHES, "score", "width", "height", "duplicate_of")
     kind: ClassVar[str]
 
     most: int = Field(1, ge=1, description="pairs of a group that stay")
@@ -55,12 +55,16 @@ class _Repeats(StageModel):
 
 
 class ImageRepeats(_Repeats):
-    """Keeps at most so many captions of one image."""
+    """Keeps at most so many captions of one image, as pairs or as captions of the best pair."""
 
     name: ClassVar[str] = "image_repeats"
     kind: ClassVar[str] = "image"
+    adds: ClassVar[tuple[str, ...]] = (*_Repeats.adds, "captions_merged")
 
     most: int = Field(5, ge=1, description="captions of one image that stay (Flickr8k-CN and COCO-CN: 5)")
+    merge: int = Field(
+        0, ge=0, description="captions of the pairs that go, the best first, that the best pair carries along"
+    )
     image_bits: int = Field(
         4, ge=0, le=10, description="image hashes at most so many bits of 64 apart are one image (as for split)"
     )
@@ -68,6 +72,21 @@ class ImageRepeats(_Repeats):
     def joins(self) -> Joins:
         """Near-identical images."""
         return Joins(self.image_bits)
+
+    def settle(self, rows: pl.DataFrame, a: I64, b: I64) -> pl.DataFrame:
+        """As for all repeats; with ``merge`` the best of a group gets ``captions_merged`` from those that go."""
+        rows = super().settle(rows, a, b)
+        if not self.merge:
+            return rows.with_columns(captions_merged=pl.lit(None, dtype=pl.List(pl.String)))
+        gone = rows.filter(pl.col("duplicate_kind") == self.kind).sort("score", "key", descending=[True, False])
+        texts = gone.group_by(key="duplicate_of").agg(pl.col("caption").unique(maintain_order=True).alias("_gone"))
+        # The best pair's own caption is not told twice.
+        others = pl.col("_gone").list.set_difference(pl.concat_list("caption")).list.head(self.merge)
+        return (
+            rows.join(texts, on="key", how="left", maintain_order="left")
+            .with_columns(captions_merged=pl.when(others.list.len() > 0).then(others))
+            .drop("_gone")
+        )
 
     def reasons(self) -> Mapping[str, pl.Expr]:
         return {"image_repeated": pl.col("duplicate_kind") == "image"}

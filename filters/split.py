@@ -20,7 +20,7 @@ from ..pipeline.columns import with_missing
 from ..pipeline.index import indexed
 from ..pipeline.stage import Phase, StageModel
 from .components import components
-from .joins import Joins
+from .joins import HASHES, Joins
 from .shingles import I64, U64, mix64
 
 
@@ -30,7 +30,7 @@ class Split(StageModel):
     name: ClassVar[str] = "split"
     adds: ClassVar[tuple[str, ...]] = ("cluster", "split")
     phase: ClassVar[Phase] = "relate"
-    reads: ClassVar[tuple[str, ...]] = ("caption", "phash", "page_url", "cluster", "split")
+    reads: ClassVar[tuple[str, ...]] = ("caption", *HASHES, "page_url", "cluster", "split")
 
     val: float = Field(
         0.01, ge=0, lt=1, description="share of clusters in val (a choice: 1 % of 100,000 pairs is 1,000)"

@@ -82,18 +82,25 @@ def run(
     measure_all: Annotated[
         bool, typer.Option("--measure-all", help="measure dropped pairs too, so that replay may loosen thresholds")
     ] = False,
+    removed: Annotated[
+        list[str] | None,
+        typer.Option("--removed", help="a run that `curate remove` was used on; what it took out stays out"),
+    ] = None,
     index: Annotated[
         str, typer.Option("--add-to-index", help="directory of signatures that later runs are checked against")
     ] = "",
     as_json: AsJson = False,
 ) -> None:
     """Read pairs, filter, score, deduplicate and write shards, ledger and report to OUT."""
-    from . import engine, terminal
-    from .recipe import load
+    from . import engine, files, terminal
+    from .recipe import load, with_removed
 
     given, beam_args = _split(inputs, context.args)
     changes = [*(sets or []), *([f"score.scorer={scorer}"] if scorer else [])]
     chosen = load(recipe, changes)
+    lists = [*(removed or []), *([out] if files.exists(files.join(out, "removed.parquet")) else [])]
+    if lists:
+        chosen = with_removed(chosen, lists)
     config = engine.RunConfig(
         inputs=tuple(given),
         out=out,
@@ -133,11 +140,62 @@ def replay(
 
 
 @app.command()
+def retry(run: Run, sets: Sets = None, workers: Workers = 0, as_json: AsJson = False) -> None:
+    """Fetch again what failed for a cause that may have passed, and add what comes to the run."""
+    from . import amend, terminal
+    from . import retry as retrying
+    from .recipe import from_description
+
+    told = amend.run_json(run)
+    recipe = from_description(told["recipe"], sets or [])
+    with ExitStack() as stack:
+        recipe = _served_again(told, recipe, stack)
+        told = retrying.retry(run, recipe, workers or os.cpu_count() or 1)
+    if as_json:
+        terminal.print_json(told)
+        return
+    terminal.out.print(f"{told['retried']} pairs fetched again, {told['came']} of them kept now")
+    _close(run, told, as_json)
+
+
+@app.command()
+def remove(
+    run: Run,
+    urls: Annotated[Path | None, typer.Option(help="file of image URLs, one a line")] = None,
+    keys: Annotated[Path | None, typer.Option(help="file of keys, one a line")] = None,
+    sha256: Annotated[Path | None, typer.Option(help="file of SHA-256 of images as received, one a line")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Take samples out of a run's shards and ledger (a takedown), and remember it for later runs."""
+    from . import takedown, terminal
+
+    given = {"urls": urls, "keys": keys, "sha256": sha256}
+    named = {kind: _lines(path) for kind, path in given.items() if path is not None}
+    if not named:
+        raise UsageError("nothing to remove was named; give a file with --urls, --keys or --sha256")
+    told = takedown.remove(run, named)
+    if as_json:
+        terminal.print_json(told)
+        return
+    terminal.out.print(
+        f"{told['removed']} pairs removed; {len(told['unknown'])} of the names given are not in this run"
+    )
+    _close(run, told, as_json)
+
+
+def _lines(path: Path) -> list[str]:
+    if not path.is_file():
+        raise InputError(f"{path} is no file; expected a text file with one name a line")
+    return [line.strip() for line in path.read_text("utf-8").splitlines() if line.strip()]
+
+
+@app.command()
 def report(run: Run, as_json: AsJson = False) -> None:
     """Write the report page again and print the funnel."""
     from ..export.report import write_report
+    from . import amend
 
-    told = _run_json(run)
+    told = amend.run_json(run)
     write_report(run)
     _close(run, told, as_json)
 
@@ -222,16 +280,14 @@ def _served(config: Any, recipe: Any, stack: ExitStack) -> tuple[Any, Any]:
     return dataclasses.replace(config, inputs=(page_input,)), recipe.model_copy(update={"stages": fetching})
 
 
-def _run_json(run: str) -> dict[str, Any]:
-    from . import files
+def _served_again(told: dict[str, Any], recipe: Any, stack: ExitStack) -> Any:
+    """The recipe for a run on a sample crawl, with the sample's server up again; any other as it is."""
+    from .engine import RunConfig
 
-    path = files.join(run, "run.json")
-    if not files.exists(path):
-        raise InputError(
-            f"{run} holds no run.json; expected a finished run directory. If it was interrupted, run it again"
-        )
-    told: dict[str, Any] = json.loads(files.read_bytes(path))
-    return told
+    folder = Path(told["inputs"][0]).parent
+    if len(told["inputs"]) != 1 or not (folder / "sample.json").is_file():
+        return recipe
+    return _served(RunConfig((str(folder),), ""), recipe, stack)[1]
 
 
 def _close(out: str, told: dict[str, Any], as_json: bool) -> None:
@@ -246,7 +302,7 @@ def _close(out: str, told: dict[str, Any], as_json: bool) -> None:
     counts = told["counts"]
     terminal.out.print(
         f"{counts['inputs']} pairs = {counts['kept']} kept + {counts['dropped']} dropped + {counts['failed']} failed; "
-        f"{told['shards']['count']} shards"
+        f"{told['shards']['count']} shard{'' if told['shards']['count'] == 1 else 's'}"
     )
     for notice in told["notices"]:
         terminal.out.print(f"note: {notice}", markup=False)

@@ -99,7 +99,11 @@ _ALL = (
     Column("frames", pl.UInt32, "decode", "frames in the file", "frames"),
     Column("decode_error", pl.String, "decode", "why the image cannot be decoded; null where it can"),
     Column("phash", pl.UInt64, "decode", "64-bit perceptual hash (DCT)"),
+    Column("phash_mirrored", pl.UInt64, "decode", "the same of the picture mirrored left and right"),
+    Column("phash_inside", pl.UInt64, "decode", "the same of what plain borders hold; null where there are none"),
     Column("image_grid", pl.Binary, "decode", "means of Y, Cr and Cb in 6 x 6 cells, 108 bytes"),
+    Column("image_grid_inside", pl.Binary, "decode", "the same of what plain borders hold; null where there are none"),
+    Column("border", pl.Float32, "decode", "area of the plain borders over the image's", "share"),
     Column(
         "sharpness",
         pl.Float32,
@@ -121,8 +125,12 @@ _ALL = (
     # relation
     Column("score", pl.Float32, "score", "cosine of image and caption, rounded to 4 decimals", "cosine"),
     Column("scorer", pl.String, "score", "name and hash of the scorer"),
+    Column("image_embedding", pl.Binary, "score", "unit vector of the image, 16-bit floats, little endian"),
+    Column("caption_embedding", pl.Binary, "score", "unit vector of the caption, 16-bit floats, little endian"),
+    Column("taken_down", pl.String, "removed", "when an earlier run's copy was removed on request"),
     Column("duplicate_of", pl.String, "relate", "key of the pair that stays in this one's place"),
     Column("duplicate_kind", pl.String, "relate", "what matched: key, pair, image or caption"),
+    Column("captions_merged", pl.List(pl.String), "relate", "captions of dropped pairs that show the same image"),
     Column("cluster", pl.String, "relate", "smallest key of the cluster that must stay in one split"),
     Column("contaminates", pl.String, "relate", "evaluation set and item that this pair matches"),
     # made

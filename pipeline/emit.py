@@ -11,10 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
-from typing import IO
+from dataclasses import asdict, dataclass, field
+from typing import IO, Any
 
 import apache_beam as beam
 import polars as pl
@@ -22,18 +22,22 @@ from apache_beam.metrics import Metrics
 
 from ..export.shards import sample_json, write_shard
 from . import batch as _coder  # noqa: F401  (registers the coder of batches)
-from . import files
+from . import beam_run, files
 from .columns import LEDGER_SCHEMA, with_missing
 from .measure import SLICE_ROWS
 from .stage import StageModel, Tally, apply_stage
+
+ROUTED = tuple[str, pl.DataFrame]
+"""Element type between routing and writing; it picks the batch coder."""
 
 
 @dataclass(frozen=True)
 class EmitOptions:
     """Where things are and how kept pairs are laid out.
 
-    ``shards`` is split name to number of shards. ``bytes_from`` is the folder that holds the bytes (a
-    replay reads those of the run it came from); None writes the ledger alone, with no stage run.
+    ``shards`` is split name to number of shards, ``first`` the number of each split's first (0 where it is
+    not told). ``bytes_from`` is the folder that holds the bytes (a replay reads those of the run it came
+    from); None writes the ledger alone, with no stage run.
     """
 
     out: str
@@ -41,12 +45,27 @@ class EmitOptions:
     bytes_from: str | None
     shards: dict[str, int]
     seed: int
+    first: Mapping[str, int] = field(default_factory=dict)
 
     def shard_name(self, split: str, key: str) -> str:
         """The shard of a pair: a keyed hash of its key, so that it is the same on every runner."""
         digest = hashlib.blake2b(key.encode(), digest_size=8, key=self.seed.to_bytes(8, "big", signed=True)).digest()
-        number = int.from_bytes(digest, "big") % self.shards[split]
+        number = int.from_bytes(digest, "big") % self.shards[split] + self.first.get(split, 0)
         return f"{split}-{number:06d}.tar"
+
+
+def emit(units: Sequence[str], stages: list[StageModel], options: EmitOptions, beam_options: Any) -> None:
+    """Write all shards and the ledger."""
+    beam_run.run(
+        lambda p: (
+            p
+            | "Units" >> beam.Create(list(units), reshuffle=True)
+            | "Route" >> beam.ParDo(RouteRows(options)).with_output_types(ROUTED)
+            | "ByShard" >> beam.GroupByKey()
+            | "Write" >> beam.ParDo(WriteShard(stages, options))
+        ),
+        beam_options,
+    )
 
 
 def unit_rows(unit: str, options: EmitOptions) -> pl.DataFrame:

@@ -25,22 +25,22 @@ import apache_beam as beam
 import polars as pl
 
 from . import beam_run, files, index
-from .emit import EmitOptions, RouteRows, WriteShard
+from .emit import EmitOptions, emit
 from .errors import InputError, RunError, UsageError
 from .finish import finish
 from .measure import MeasureOptions, MeasureUnit
 from .recipe import Recipe
 from .relate import relate
 from .sources import open_input
-from .stage import StageModel
 from .units import Unit
 
 RUN_FILES = (
     *("run.json", "plan.json", "ledger", "shards", "parts"),
     *("thumbs.parquet", "report.html", "README.md", "croissant.json"),
+    *("amend.json", "amending", "retrying"),
 )
-ROUTED = tuple[str, pl.DataFrame]
-"""Element type between routing and writing; it picks the batch coder."""
+STAYS = "removed.parquet"
+"""What a fresh start leaves: whoever asked for a removal asked for good."""
 
 THUMB_UNITS = 64
 """How many units write thumbnails: enough for the report, nothing at a million units."""
@@ -95,34 +95,51 @@ def complete(
     config: RunConfig,
     recipe: Recipe,
     units: list[str],
-    bytes_from: str | None,
+    bytes_from: str,
     clock: Clock,
     progress: Progress | None = None,
     replayed: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """Relate, emit and finish over part files that are there; shared by a run and a replay.
 
-    A replay says where it came from in ``replayed``, and runs no stage that needs the image again.
+    ``bytes_from`` is the folder whose tars hold the images. A replay says where it came from in
+    ``replayed``, and runs no stage that needs the image again; where it keeps a pair whose image the
+    run gave away, the verdicts are written to the ledger and no shards.
     """
     options = beam_run.pipeline_options(config.beam_args, _workers(config, len(units)))
     parts = [files.join(config.parts, f"{u}.parquet") for u in units]
     with clock.phase("relate"), _watch(progress, "relate", config.parts, ".relate.parquet", len(units)):
         related = relate(parts, recipe.phase("relate"), config.parts, options)
     shards = {split: max(1, math.ceil(n / recipe.shards.samples)) for split, n in sorted(related.splits.items()) if n}
-    emit_options = EmitOptions(config.out, config.parts, bytes_from, shards, recipe.shards.seed)
+    held: str | None = bytes_from
+    if replayed is not None:
+        replayed = replayed | {"bytes_missing": _without_image(config.parts, units)}
+        held = None if replayed["bytes_missing"] else bytes_from
+    emit_options = EmitOptions(config.out, config.parts, held, shards, recipe.shards.seed)
     total = sum(shards.values())
     with clock.phase("emit"), _watch(progress, "emit", files.join(config.out, "shards"), ".tar", total):
         stages = [s for s in recipe.phase("emit") if replayed is None or not s.on_images]
         emit(units, stages, emit_options, options)
     with clock.phase("finish"):
         header = _header(config, options, replayed)
-        told = finish(config.out, config.parts, recipe, units, clock.seconds, bytes_from, header, related.stages)
+        told = finish(config.out, config.parts, recipe, units, clock.seconds, held, header, related.stages)
     if config.index:
         name = config.out.rstrip("/").rsplit("/", 1)[-1]
         index.add(config.index, name, parts, [files.join(config.parts, f"{u}.relate.parquet") for u in units])
     if not config.dropped_too:
         files.remove(config.parts)
     return told
+
+
+def _without_image(parts: str, units: list[str]) -> int:
+    """Pairs that the relate phase kept and whose image is in no tar."""
+    missing = 0
+    for unit in units:
+        related = files.read_parquet(files.join(parts, f"{unit}.relate.parquet"), ["ordinal", "status"])
+        places = files.read_parquet(files.join(parts, f"{unit}.parquet"), ["ordinal", "part"])
+        kept = related.filter(pl.col("status").is_null()).join(places, on="ordinal", how="left")
+        missing += kept["part"].null_count()
+    return missing
 
 
 def measure(config: RunConfig, recipe: Recipe, units: dict[str, Unit]) -> None:
@@ -148,26 +165,12 @@ def measure(config: RunConfig, recipe: Recipe, units: dict[str, Unit]) -> None:
         raise RunError(_broken(config, broken, len(units)))
 
 
-def emit(units: list[str], stages: list[StageModel], options: EmitOptions, beam_options: Any) -> None:
-    """Write all shards and the ledger."""
-    beam_run.run(
-        lambda p: (
-            p
-            | "Units" >> beam.Create(units, reshuffle=True)
-            | "Route" >> beam.ParDo(RouteRows(options)).with_output_types(ROUTED)
-            | "ByShard" >> beam.GroupByKey()
-            | "Write" >> beam.ParDo(WriteShard(stages, options))
-        ),
-        beam_options,
-    )
-
-
 def prepare(config: RunConfig, plan: dict[str, Any]) -> dict[str, Any] | None:
     """Make ``out`` ready for ``plan``: start, resume, or refuse; the finished run where it is complete."""
     if config.fresh:
         for name in RUN_FILES:
             files.remove(files.join(config.out, name))
-    held = files.names(config.out)
+    held = [name for name in files.names(config.out) if name != STAYS]
     at = files.join(config.out, "plan.json")
     if "plan.json" in held:
         old = json.loads(files.read_bytes(at))

@@ -15,7 +15,10 @@ from typing import IO, Any
 
 import fsspec
 import polars as pl
+import pyarrow.dataset
 from fsspec.implementations.local import LocalFileSystem
+
+_READ_BY_POLARS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "http", "https"}
 
 
 def filesystem(path: str) -> tuple[Any, str]:
@@ -64,6 +67,27 @@ def remove(path: str) -> None:
         fs.rm(inner, recursive=True)
 
 
+def move(path: str, to: str) -> None:
+    """Give a complete file another name, on the same file system; what bore it is replaced."""
+    fs, inner = filesystem(path)
+    _, target = filesystem(to)
+    fs.makedirs(fs._parent(target), exist_ok=True)
+    if isinstance(fs, LocalFileSystem):
+        Path(inner).replace(target)
+    else:
+        fs.mv(inner, target)
+
+
+def tree(folder: str) -> list[str]:
+    """Names, relative to ``folder``, of the complete files in it and below; [] where there is no folder."""
+    fs, inner = filesystem(folder)
+    if not fs.isdir(inner):
+        return []
+    root = inner.rstrip("/") + "/"
+    found = (str(p).removeprefix(root) for p in fs.find(inner))
+    return sorted(n for n in found if not n.rsplit("/", 1)[-1].startswith("."))
+
+
 @contextmanager
 def publish(path: str) -> Iterator[Path]:
     """Give a local temporary file to write; it takes the name ``path`` when the block ends well."""
@@ -101,3 +125,21 @@ def read_parquet(path: str, columns: list[str] | None = None) -> pl.DataFrame:
     """A parquet file (or the named columns of it) as a frame."""
     with open_read(path) as handle:
         return pl.read_parquet(handle, columns=columns)
+
+
+def scan_parquet(folder: str) -> pl.LazyFrame | None:
+    """All parquet files of ``folder``, in the order of their names, as one lazy frame; None where there is none.
+
+    polars reads local disks and the large object stores by itself; any other file system goes through Arrow.
+    """
+    found = [join(folder, name) for name in names(folder, ".parquet")]
+    if not found:
+        return None
+    fs, _ = filesystem(folder)
+    inner = [filesystem(path)[1] for path in found]
+    if isinstance(fs, LocalFileSystem):
+        return pl.scan_parquet(inner)
+    protocols = {fs.protocol} if isinstance(fs.protocol, str) else set(fs.protocol)
+    if protocols & _READ_BY_POLARS:
+        return pl.scan_parquet([fs.unstrip_protocol(path) for path in inner])
+    return pl.scan_pyarrow_dataset(pyarrow.dataset.dataset(inner, format="parquet", filesystem=fs))

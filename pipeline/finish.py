@@ -22,9 +22,13 @@ from ..export.report import write_report
 from ..export.shards import ShardInfo, write_index
 from . import files
 from .errors import RunError
+from .ledger import scan_ledger
 from .recipe import Recipe
 from .stage import StageModel, Tally
 from .thumbs import PER_REASON, SCHEMA, thumbnail
+
+REMOVED = "removed"
+"""The stage under which a takedown stands."""
 
 KEPT_SHOWN = 48
 """Kept pairs, and pairs per relate-phase reason, that the report shows."""
@@ -48,14 +52,10 @@ def finish(
     """
     measured = [json.loads(files.read_bytes(files.join(parts, f"{u}.json"))) for u in units]
     ledger = scan_ledger(out)
-    table = ledger.group_by("status", "stage", "reason").len().collect()
-    counts = {"inputs": sum(m["inputs"] for m in measured)}
-    for status in ("kept", "dropped", "failed"):
-        counts[status] = int(table.filter(pl.col("status") == status)["len"].sum())
     infos, made = _shards(out, parts)
-    _check(counts, int(table["len"].sum()), sum(i.samples for i in infos) if bytes_from else counts["kept"])
-    write_index(files.join(out, "shards"), infos)
     spent = _microseconds([*measured, *made, {"stages": related}])
+    summed = summary(ledger, recipe, sum(m["inputs"] for m in measured), spent, infos, bool(bytes_from))
+    write_index(files.join(out, "shards"), infos)
     told = {
         "version": __version__,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -66,14 +66,9 @@ def finish(
             "source": recipe.source,
         },
         **header,
-        "counts": counts,
-        "stages": funnel(table, recipe.stages, counts["inputs"], spent),
-        "splits": dict(
-            ledger.filter(pl.col("status") == "kept").group_by("split").len().sort("split").collect().rows()
-        ),
-        "shards": {"count": len(infos), "bytes": sum(i.bytes for i in infos)},
+        **summed,
         "resources": {s.name: dict(s.resources()) for s in recipe.stages if s.resources()},
-        "notices": [*(n for s in recipe.stages for n in s.notices()), *_shortfalls(table, header)],
+        "notices": [*(n for s in recipe.stages for n in s.notices()), *_shortfalls(summed["stages"], header)],
         "times": seconds,
         "machine": _machine(),
     }
@@ -85,10 +80,36 @@ def finish(
     return told
 
 
-def _shortfalls(table: pl.DataFrame, header: dict[str, Any]) -> list[str]:
+def summary(
+    ledger: pl.LazyFrame,
+    recipe: Recipe,
+    inputs: int,
+    spent: dict[str, int],
+    infos: list[ShardInfo],
+    shipped: bool,
+) -> dict[str, Any]:
+    """counts, stages, splits and shards of run.json, from the ledger and the shards; ``spent`` in microseconds.
+
+    Raises ``RunError`` where the sums do not hold; ``shipped`` is False for a ledger that has no shards.
+    """
+    table = ledger.group_by("status", "stage", "reason").len().collect()
+    counts = {"inputs": inputs}
+    for status in ("kept", "dropped", "failed"):
+        counts[status] = int(table.filter(pl.col("status") == status)["len"].sum())
+    _check(counts, int(table["len"].sum()), sum(i.samples for i in infos) if shipped else counts["kept"])
+    kept = ledger.filter(pl.col("status") == "kept")
+    return {
+        "counts": counts,
+        "stages": funnel(table, recipe.stages, inputs, spent),
+        "splits": dict(kept.group_by("split").len().sort("split").collect().rows()),
+        "shards": {"count": len(infos), "bytes": sum(i.bytes for i in infos)},
+    }
+
+
+def _shortfalls(stages: Mapping[str, Any], header: dict[str, Any]) -> list[str]:
     """What a replay could not answer or write, in words."""
     told = []
-    unmeasured = int(table.filter(pl.col("reason") == "not_measured")["len"].sum())
+    unmeasured = sum(stage["failures"].get("not_measured", 0) for stage in stages.values())
     if unmeasured:
         told.append(
             f"{unmeasured} pairs pass the new thresholds but were never measured further: the run dropped them early. "
@@ -103,16 +124,6 @@ def _shortfalls(table: pl.DataFrame, header: dict[str, Any]) -> list[str]:
     return told
 
 
-def scan_ledger(run: str) -> pl.LazyFrame:
-    """The ledger of a run as one lazy frame."""
-    folder = files.join(run, "ledger")
-    fs, _ = files.filesystem(folder)
-    found = files.names(folder, ".parquet")
-    if not found:
-        raise RunError(f"{run} holds no ledger; expected {folder}/*.parquet. Did the run finish?")
-    return pl.scan_parquet([fs.unstrip_protocol(files.filesystem(files.join(folder, n))[1]) for n in found])
-
-
 def funnel(
     table: pl.DataFrame, stages: tuple[StageModel, ...], inputs: int, spent: dict[str, int]
 ) -> dict[str, dict[str, Any]]:
@@ -122,7 +133,7 @@ def funnel(
     """
     order = ["read", *(s.name for s in stages if s.phase == "measure")]
     order += ["relate", *(s.name for s in stages if s.phase == "relate")]
-    order += ["emit", *(s.name for s in stages if s.phase == "emit")]
+    order += ["emit", *(s.name for s in stages if s.phase == "emit"), REMOVED]
     left = inputs
     told: dict[str, dict[str, Any]] = {}
     for name in order:
@@ -133,7 +144,7 @@ def funnel(
         }
         failures = own.filter(pl.col("status") == "failed").select("reason", "len").sort("reason").rows()
         lost = sum(dropped.values()) + sum(n for _, n in failures)
-        if name in ("relate", "emit") and not lost:
+        if name in ("relate", "emit", REMOVED) and not lost:
             continue
         told[name] = {
             "in": left,

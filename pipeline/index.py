@@ -29,7 +29,10 @@ VERSION = 1
 PREFIX = "index:"
 """Begins the unit of every indexed pair."""
 
-_FOR_COMPARING = ("caption", "phash", "image_grid", "score", "width", "height", "page_url")
+_FOR_COMPARING = (
+    *("caption", "phash", "phash_mirrored", "phash_inside", "image_grid", "image_grid_inside"),
+    *("score", "width", "height", "page_url"),
+)
 _KNOWN = ("duplicate_of", "cluster", "split")
 COLUMNS_HELD = ("unit", "ordinal", "key", "origin", *_FOR_COMPARING, *_KNOWN)
 
@@ -47,10 +50,15 @@ def add(index: str, run: str, parts: Sequence[str], related: Sequence[str]) -> i
     """
     if not re.fullmatch(r"[\w.-]{1,100}", run):
         raise UsageError(f"an index names its runs by letters, digits, '.', '_' and '-'; given {run!r}")
-    told = _told(index) if files.exists(_head(index)) else _new()
     frames = [_pairs(part, other) for part, other in zip(parts, related, strict=True)]
     empty = pl.DataFrame(schema={c: COLUMNS[c].dtype for c in COLUMNS_HELD})
-    rows = pl.concat([empty, *frames]).sort("key", "origin")
+    return put(index, run, pl.concat([empty, *frames]))
+
+
+def put(index: str, run: str, rows: pl.DataFrame) -> int:
+    """Put ``rows`` (with the columns of ``COLUMNS_HELD``) into ``index`` as the pairs of ``run``; how many they are."""
+    told = _told(index) if files.exists(_head(index)) else _new()
+    rows = with_missing(rows, COLUMNS_HELD).select(COLUMNS_HELD).sort("key", "origin")
     rows = rows.with_columns(
         unit=pl.lit(PREFIX + run),
         ordinal=pl.int_range(pl.len(), dtype=pl.UInt32),

@@ -15,6 +15,7 @@ null where the stage that writes it did not see the pair. This page is generated
 
 ```python
 import polars as pl
+
 ledger = pl.read_parquet("OUT/ledger/*.parquet")
 ledger.group_by("status", "stage", "reason").len().sort("len", descending=True)
 ```

@@ -67,26 +67,32 @@ class UnitCounts:
 def measure_unit(unit: Unit, stages: list[StageModel], options: MeasureOptions) -> UnitCounts:
     """Read ``unit``, run the measure stages over it and publish its part files."""
     counts = UnitCounts(unit.id)
-    thumbs = Thumbs()
     first = next((i for i, s in enumerate(stages) if s.on_images), len(stages))
-    text, images = stages[:first], stages[first:]
+    measure_batches(counts, _read(unit, stages[:first], counts, options), stages[first:], options)
+    return counts
+
+
+def measure_batches(
+    counts: UnitCounts, batches: Iterable[pl.DataFrame], images: list[StageModel], options: MeasureOptions
+) -> None:
+    """Run the image stages over the batches of one unit and publish its part files, named by ``counts.unit``."""
+    unit, thumbs = counts.unit, Thumbs()
     frames: list[pl.DataFrame] = []
     with ExitStack() as stack:
-        local = stack.enter_context(files.publish(files.join(options.parts, f"{unit.id}.tar")))
-        part = stack.enter_context(_Part(local, unit.id))
-        for piece in _survivor_slices(_read(unit, text, counts, options), options):
+        local = stack.enter_context(files.publish(files.join(options.parts, f"{unit}.tar")))
+        part = stack.enter_context(_Part(local, unit))
+        for piece in _survivor_slices(batches, options):
             done = _through(images, piece, counts, options.dropped_too)
             if options.thumbs:
                 thumbs.offer(done)
             done = part.store(done, dropped_too=options.dropped_too)
             frames.append(with_missing(done, PART_COLUMNS).select(PART_COLUMNS))
     if options.thumbs:
-        files.write_parquet(files.join(options.parts, f"{unit.id}.thumbs.parquet"), thumbs.frame())
-    told = {"unit": unit.id, "inputs": counts.inputs, "stages": counts.stages}
-    files.write_bytes(files.join(options.parts, f"{unit.id}.json"), json.dumps(told).encode())
+        files.write_parquet(files.join(options.parts, f"{unit}.thumbs.parquet"), thumbs.frame())
+    told = {"unit": unit, "inputs": counts.inputs, "stages": counts.stages}
+    files.write_bytes(files.join(options.parts, f"{unit}.json"), json.dumps(told).encode())
     rows = pl.concat([empty(*PART_COLUMNS), *frames]).sort("ordinal")
-    files.write_parquet(files.join(options.parts, f"{unit.id}.parquet"), rows)
-    return counts
+    files.write_parquet(files.join(options.parts, f"{unit}.parquet"), rows)
 
 
 def _read(unit: Unit, text: list[StageModel], counts: UnitCounts, options: MeasureOptions) -> Iterator[pl.DataFrame]:

@@ -123,6 +123,21 @@ def from_description(described: Mapping[str, Any], sets: Sequence[str] = ()) -> 
     return parse(text.getvalue(), "run.json", sets)
 
 
+def with_removed(recipe: Recipe, lists: Sequence[str]) -> Recipe:
+    """``recipe`` with the stages that keep out what ``lists`` say was taken down: before the fetch, after decoding."""
+    from ..filters.removed import RemovedImages, RemovedPairs
+
+    early, late = RemovedPairs(lists=tuple(lists)), RemovedImages(lists=tuple(lists))
+    stages: list[StageModel] = []
+    for stage in recipe.stages:
+        if stage.on_images and early not in stages:
+            stages.append(early)
+        stages.append(stage)
+        if stage.name == "decode":
+            stages.append(late)
+    return recipe.model_copy(update={"stages": tuple(stages)})
+
+
 def _line(node: CommentedMap, key: Any) -> int:
     position = node.lc.data.get(key) if node.lc.data else None
     return int(position[0] if position else node.lc.line) + 1

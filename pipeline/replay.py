@@ -18,7 +18,7 @@ from . import files
 from .columns import with_missing
 from .engine import Clock, Progress, RunConfig, complete, prepare
 from .errors import UsageError, nearest
-from .finish import scan_ledger
+from .ledger import scan_ledger
 from .measure import PART_COLUMNS, PLACE
 from .recipe import Recipe, from_description
 from .stage import VERDICT, StageModel, judge
@@ -50,15 +50,12 @@ def replay(
         rows = rejudge(ledger, old, new, dropped_too).drop(PLACE, strict=False)
         bytes_from, places = byte_places(run, units)
         rows = rows.join(places, on=["unit", "ordinal"], how="left", maintain_order="left")
-        open_ = rows.filter(pl.col("status").is_null())
-        without = open_["part"].null_count()
         for (unit,), group in rows.group_by("unit", maintain_order=True):
             told_unit = {"unit": unit, "inputs": group.height, "stages": {}}
             files.write_bytes(files.join(config.parts, f"{unit}.json"), json.dumps(told_unit).encode())
             ordered = with_missing(group, PART_COLUMNS).select(PART_COLUMNS).sort("ordinal")
             files.write_parquet(files.join(config.parts, f"{unit}.parquet"), ordered)
-    extra = {"replay_of": run, "bytes_missing": without}
-    return complete(config, new, units, None if without else bytes_from, clock, progress, extra)
+    return complete(config, new, units, bytes_from, clock, progress, {"replay_of": run})
 
 
 def check_replayable(old: Recipe, new: Recipe) -> None:

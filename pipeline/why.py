@@ -10,7 +10,7 @@ import polars as pl
 from . import files
 from .columns import COLUMNS
 from .errors import InputError
-from .finish import scan_ledger
+from .ledger import scan_ledger
 from .recipe import Recipe, from_description
 
 SOURCE = ("origin", "page_url", "image_url", "caption_origin", "caption_raw")
@@ -39,14 +39,19 @@ def _one(row: dict[str, Any], recipe: Recipe) -> str:
     lines.append("source")
     lines += [f"  {name}: {_show(row[name])}" for name in SOURCE if row[name] is not None]
     for stage in recipe.stages:
-        measured = [(c, row[c]) for c in stage.adds if c in row and row[c] is not None and c in COLUMNS]
+        # The ledger holds the caption as the last stage left it, so no stage before can show its own.
+        shown = (c for c in stage.adds if c in row and c != "caption" and not isinstance(row[c], bytes))
+        measured = [(c, row[c]) for c in shown if row[c] is not None and c in COLUMNS]
         if not measured and row["stage"] != stage.name:
             continue
         lines.append(stage.name + (f"  <- {row['reason']}" if row["stage"] == stage.name else ""))
         lines += [f"  {c}: {_show(v)}{_unit(c)}" for c, v in measured]
         if row["stage"] == stage.name:
-            lines += [f"  threshold {f} = {getattr(stage, f)!r}" for f in sorted(stage.thresholds())]
-    lines.append(f"caption as it ships\n  {row['caption']}" if row["status"] == "kept" else "not shipped")
+            lines += [f"  {stage.name}.{f} = {getattr(stage, f)!r}" for f in sorted(stage.thresholds())]
+    if row["caption"] is not None:
+        lines.append(f"caption after these stages\n  {row['caption']}")
+    if row["status"] != "kept":
+        lines.append("not shipped")
     if row["shard"]:
         lines.append(f"placed in shards/{row['shard']} as {row['key']}.jpg, .txt, .json ({row['split']})")
     return "\n".join(lines)

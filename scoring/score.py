@@ -15,7 +15,7 @@ from pydantic import Field
 
 from ..pipeline.stage import StageModel, operational
 from ..pipeline.stage import threshold as decides
-from .scorer import ARTICLE_THRESHOLD, EMBEDDED, fingerprint, load_scorer
+from .scorer import ARTICLE_THRESHOLD, EMBEDDED, Embeddings, fingerprint, load_scorer
 
 DECIMALS = 4
 """Scores are rounded before any decision, so that the last bits of a sum cannot change a verdict."""
@@ -25,7 +25,7 @@ class Score(StageModel):
     """Cosine of image and caption by a contrastive scorer; pairs under the threshold are dropped."""
 
     name: ClassVar[str] = "score"
-    adds: ClassVar[tuple[str, ...]] = ("score", "scorer")
+    adds: ClassVar[tuple[str, ...]] = ("score", "scorer", "image_embedding", "caption_embedding")
     on_images: ClassVar[bool] = True
 
     scorer: str = Field(
@@ -34,6 +34,10 @@ class Score(StageModel):
     threshold: float = decides(ARTICLE_THRESHOLD, "cosine; less drops (OPPOVL: 0.3 with BriVL)", ge=-1, le=1)
     ceiling: float = decides(
         1.0, "cosine; more drops (DanQing: 0.44, above which text in the image is read)", ge=-1, le=1
+    )
+    embeddings: bool = Field(
+        False,
+        description="keep both unit vectors in the ledger, 4 bytes a dimension (semantic_duplicates)",
     )
     batch_size: int = Field(32, ge=1, description="pairs the model sees at once; fixed, the last batch is padded")
     device: str = operational("auto", "auto, cpu, cuda or cuda:N")
@@ -47,10 +51,13 @@ class Score(StageModel):
         texts = model.embed_texts(captions.to_list())
         rows = dict(zip(captions, range(len(captions)), strict=True))
         images = model.embed_images(batch["image"].to_list())
-        cosine = np.einsum("nd,nd->n", images, texts[[rows[c] for c in batch["caption"]]])
+        at = [rows[c] for c in batch["caption"]]
+        cosine = np.einsum("nd,nd->n", images, texts[at])
         return batch.with_columns(
             score=pl.Series(np.round(cosine.astype(np.float64), DECIMALS), dtype=pl.Float32),
             scorer=pl.lit(f"{model.name}@{model.hash}"),
+            image_embedding=_vectors(images if self.embeddings else None, batch.height),
+            caption_embedding=_vectors(texts[at] if self.embeddings else None, batch.height),
         )
 
     def reasons(self) -> Mapping[str, pl.Expr]:
@@ -67,3 +74,10 @@ class Score(StageModel):
             "The embedded scorer knows the sample world only. On other data its scores mean nothing: give a real one "
             "with --scorer (an open_clip NAME/WEIGHTS, or a folder of open_clip or Chinese-CLIP).",
         )
+
+
+def _vectors(values: Embeddings | None, rows: int) -> pl.Series:
+    """(rows,) each vector of ``values`` (rows, dimensions) as bytes; null where there are none."""
+    if values is None:
+        return pl.Series([None] * rows, dtype=pl.Binary)
+    return pl.Series([row.tobytes() for row in values.astype("<f2")], dtype=pl.Binary)

@@ -5,18 +5,19 @@ import struct
 import zlib
 from typing import Any
 
+import cv2
 import numpy as np
 import polars as pl
 import pytest
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, ImageDraw
 
 from tuwen.filters.decode import Decode, look
 from tuwen.filters.image_header import BadImage
 from tuwen.filters.image_measures import measure
 from tuwen.filters.images import MAX_PIXELS, load
 from tuwen.filters.isolated import IsolatedDecoder
-from tuwen.filters.phash import phash
+from tuwen.filters.phash import phashes
 from tuwen.pipeline.stage import Tally, apply_stage
 
 
@@ -206,7 +207,8 @@ def test_measures_do_not_depend_on_the_batch() -> None:
 
 def test_sharpness_entropy_and_saturation_mean_what_they_say() -> None:
     def of(image: Image.Image) -> Any:
-        return measure(np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1]))
+        pixels = np.ascontiguousarray(np.asarray(image.convert("RGB"))[..., ::-1])
+        return measure(pixels, cv2.cvtColor(pixels, cv2.COLOR_BGR2GRAY).astype(np.uint8))
 
     flat = of(Image.new("RGB", (300, 300), (200, 0, 0)))
     assert (flat.sharpness, flat.entropy, flat.saturation) == (0.0, 0.0, 1.0)
@@ -223,7 +225,9 @@ def test_the_hash_is_the_reference_formula() -> None:
     small: NDArray[np.uint8] = np.asarray(photo(32, 32).convert("L"))
     low = np.round(scipy_fft.dctn(small.astype(np.float64), norm="ortho")[:8, :8], 2)
     bits = "".join("1" if value > np.median(low) else "0" for value in low.ravel())
-    assert (phash(small) ^ int(bits, 2)).bit_count() <= 1
+    assert (phashes(small)[0] ^ int(bits, 2)).bit_count() <= 1
+    turned = np.ascontiguousarray(small[:, ::-1])
+    assert (phashes(small)[1] ^ phashes(turned)[0]).bit_count() <= 1
 
 
 def test_the_hash_knows_the_same_picture_again() -> None:
@@ -234,6 +238,34 @@ def test_the_hash_knows_the_same_picture_again() -> None:
         assert (again ^ known).bit_count() <= 4
     others = [(a ^ b).bit_count() for i, a in enumerate(hashes) for b in hashes[:i]]
     assert min(others) >= 12
+
+
+def framed(image: Image.Image, *sides: int, colour: tuple[int, int, int] = (255, 255, 255)) -> Image.Image:
+    left, top, right, bottom = sides
+    out = Image.new("RGB", (image.width + left + right, image.height + top + bottom), colour)
+    out.paste(image, (left, top))
+    return out
+
+
+@pytest.mark.parametrize("sides", [(20, 20, 20, 20), (0, 30, 0, 30), (0, 0, 0, 45), (60, 0, 0, 0)])
+def test_a_border_is_seen_and_what_it_holds_is_the_picture(sides: tuple[int, int, int, int]) -> None:
+    image = photo(400, 300)
+    plain = look(saved(image, "JPEG"), MAX_PIXELS)
+    found = look(saved(framed(image, *sides), "JPEG", quality=85), MAX_PIXELS)
+    assert (plain.border, plain.phash_inside, plain.image_grid_inside) == (0.0, None, None)
+    left, top, right, bottom = sides
+    assert found.border == pytest.approx(1 - 400 * 300 / ((400 + left + right) * (300 + top + bottom)), abs=0.02)
+    assert found.phash_inside is not None and plain.phash is not None
+    assert (found.phash_inside ^ plain.phash).bit_count() <= 6
+
+
+def test_a_plain_backdrop_is_no_border() -> None:
+    shade = Image.new("RGB", (300, 300), (240, 240, 240))
+    ImageDraw.Draw(shade).ellipse((90, 90, 210, 210), fill=(180, 30, 40))
+    assert look(saved(shade, "JPEG"), MAX_PIXELS).border == 0
+    assert look(saved(Image.new("RGB", (300, 300), (9, 9, 9)), "JPEG"), MAX_PIXELS).border == 0
+    dropped = judged(saved(framed(photo(), 200, 0, 200, 0), "JPEG"), max_border=0.4)
+    assert dropped["reason"].to_list() == ["image_bordered"]
 
 
 def test_a_decoder_that_dies_or_hangs_costs_one_image(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -253,7 +285,7 @@ def test_a_decoder_that_dies_or_hangs_costs_one_image(monkeypatch: pytest.Monkey
 
 
 def test_thresholds_can_be_replayed() -> None:
-    expected = {"shorter_side", "max_aspect", "min_entropy", "min_sharpness", "allow_animated"}
+    expected = {"shorter_side", "max_aspect", "max_border", "min_entropy", "min_sharpness", "allow_animated"}
     assert Decode.thresholds() == expected
     assert judged(saved(photo(99, 99), "PNG"), shorter_side=99)["status"].to_list() == [None]
     out = judged(saved(Image.new("L", (200, 200)), "PNG"), min_entropy=3.0)

@@ -11,7 +11,10 @@ from tuwen.filters.decode import Decode
 from tuwen.filters.duplicates import PairDuplicates
 from tuwen.filters.image_grid import BYTES, image_grid, same_layout
 from tuwen.filters.repeats import CaptionRepeats, ImageRepeats
+from tuwen.filters.semantic import SemanticDuplicates
 from tuwen.filters.split import Split
+from tuwen.pipeline.columns import COLUMNS
+from tuwen.pipeline.errors import RunError
 from tuwen.pipeline.stage import judge
 
 LAKE = "清晨的湖面上漂着一层薄雾"
@@ -19,7 +22,9 @@ LAKE = "清晨的湖面上漂着一层薄雾"
 
 def rows(*pairs: dict[str, Any]) -> pl.DataFrame:
     base = {"caption": LAKE, "phash": 0, "score": None, "width": 10, "height": 10, "detail": None, "image_grid": None}
-    schema = {"phash": pl.UInt64, "score": pl.Float32, "detail": pl.String, "image_grid": pl.Binary}
+    base |= dict.fromkeys(("phash_mirrored", "phash_inside", "image_grid_inside"))
+    names = ("phash", "phash_mirrored", "phash_inside", "score", "detail", "image_grid", "image_grid_inside")
+    schema = {name: COLUMNS[name].dtype for name in names}
     told = [{**base, "key": f"{i:032x}", "origin": f"o{i}", **p} for i, p in enumerate(pairs)]
     return pl.DataFrame(told, schema_overrides=schema)
 
@@ -75,7 +80,8 @@ def photo(seed: int) -> np.ndarray:
 def seen(pixels: np.ndarray) -> dict[str, Any]:
     data = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 60])[1].tobytes()
     found = Decode().measure(pl.DataFrame({"image": [data]}))
-    return {"phash": found["phash"][0], "image_grid": found["image_grid"][0]}
+    names = ("phash", "phash_mirrored", "phash_inside", "image_grid", "image_grid_inside")
+    return {name: found[name][0] for name in names}
 
 
 def test_copies_of_a_picture_match_and_layouts_part_pictures_with_one_hash() -> None:
@@ -87,6 +93,20 @@ def test_copies_of_a_picture_match_and_layouts_part_pictures_with_one_hash() -> 
     assert stays(frame) == [0, 5]
     same_hash = frame.with_columns(phash=pl.lit(7, pl.UInt64))
     assert stays(same_hash) == [0, 5]
+
+
+def test_a_framed_copy_matches_and_a_mirrored_one_where_asked() -> None:
+    one, other = photo(1), photo(2)
+    framed = cv2.copyMakeBorder(one, 15, 15, 25, 25, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    boxed = cv2.copyMakeBorder(one, 30, 30, 0, 0, cv2.BORDER_CONSTANT, value=(0, 0, 0))
+    turned = np.ascontiguousarray(one[:, ::-1])
+    other_framed = cv2.copyMakeBorder(other, 15, 15, 25, 25, cv2.BORDER_CONSTANT, value=(255, 255, 255))
+    frame = rows(*(seen(p) for p in (one, framed, boxed, turned, other_framed)))
+    assert stays(frame) == [0, 3, 4]
+    assert stays(frame, mirrored=True) == [0, 4]
+    sides = pl.Series([*["车在左边的路上停着"] * 3, "车在右边的路上停着", LAKE])
+    assert stays(frame.with_columns(caption=sides), mirrored=True) == [0, 3, 4]
+    assert Split(val=0.3).relate(frame)["cluster"].to_list() == [frame["key"][i] for i in (0, 0, 0, 3, 4)]
 
 
 def test_layouts() -> None:
@@ -153,3 +173,39 @@ def test_caps_on_captions_of_an_image_and_images_of_a_caption() -> None:
     one = judge(CaptionRepeats(most=1), CaptionRepeats(most=1).relate(frame))
     assert one["reason"].to_list() == ["caption_repeated", None, None, None]
     assert CaptionRepeats().relate(frame)["duplicate_of"].null_count() == 4
+
+
+def test_captions_of_one_image_can_be_merged_into_the_best_pair() -> None:
+    captions = ["湖面", "远山", "远山", "湖上的雾"]
+    frame = rows(*({"caption": c, "score": 0.1 * (3 - i)} for i, c in enumerate(captions)), {"phash": 2**63 - 1})
+    out = judge(ImageRepeats(most=1, merge=2), ImageRepeats(most=1, merge=2).relate(frame))
+    assert out["captions_merged"].to_list() == [["远山", "湖上的雾"], None, None, None, None]
+    assert out["reason"].to_list() == [None, *["image_repeated"] * 3, None]
+    assert ImageRepeats(most=1).relate(frame)["captions_merged"].null_count() == 5
+
+
+def near_vectors(count: int, cosine: float, dimensions: int = 64) -> list[bytes]:
+    """``count`` random unit vectors, then for each another at ``cosine`` from it."""
+    drawn = np.random.default_rng(7).standard_normal((2, count, dimensions))
+    one = drawn[0] / np.linalg.norm(drawn[0], axis=1, keepdims=True)
+    aside = drawn[1] - np.einsum("nd,nd->n", drawn[1], one)[:, None] * one
+    aside /= np.linalg.norm(aside, axis=1, keepdims=True)
+    other = cosine * one + np.sqrt(1 - cosine**2) * aside
+    return [v.astype("<f2").tobytes() for v in (*one, *other)]
+
+
+def test_semantic_duplicates_by_the_vectors_of_images_and_captions() -> None:
+    images, near = near_vectors(300, 0.985), near_vectors(300, 0.95)
+    frame = rows(*({"phash": None} for _ in range(600))).with_columns(
+        image_embedding=pl.Series(images), caption_embedding=pl.Series(near)
+    )
+    gone = SemanticDuplicates().relate(frame)["duplicate_of"]
+    assert gone[300:].null_count() <= 6
+    assert gone[:300].null_count() == 300
+    assert SemanticDuplicates(caption_cosine=0.97).relate(frame)["duplicate_of"].null_count() == 600
+    assert SemanticDuplicates(caption_cosine=0.97).relate(frame)["key"].equals(frame["key"])
+    assert SemanticDuplicates(image_cosine=0.99, caption_cosine=None).relate(frame)["duplicate_of"].null_count() >= 599
+    told = judge(SemanticDuplicates(caption_cosine=None), SemanticDuplicates(caption_cosine=None).relate(frame))
+    assert set(told["reason"].drop_nulls()) == {"semantic_duplicate"}
+    with pytest.raises(RunError, match="embeddings: true"):
+        SemanticDuplicates().relate(frame.drop("image_embedding"))

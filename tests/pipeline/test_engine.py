@@ -117,3 +117,17 @@ def test_a_memory_file_system_needs_no_local_folder(tmp_path: Path) -> None:
     assert not files.exists(files.join(out, "parts"))
     assert b"<html" in files.read_bytes(files.join(out, "report.html"))
     files.remove(out)
+
+
+def test_a_replay_that_keeps_less_writes_shards_from_those_of_the_run(tmp_path: Path) -> None:
+    source = folder_of_photographs(tmp_path / "in", 4)
+    for suffix in ("jpg", "txt"):
+        (source / f"copy.{suffix}").write_bytes((source / f"000.{suffix}").read_bytes())
+    (source / "003.txt").write_text("一片彩色的云在很远很远的天边慢慢地飘着")
+    curate("run", source, "-o", tmp_path / "run", "-r", "photos", "-j", "1")
+    # The copy was dropped and its image is in no tar any more; it stays dropped, so nothing is missing.
+    curate("replay", tmp_path / "run", "-o", tmp_path / "less", "--set", "length.longest=16")
+    told = json.loads((tmp_path / "less" / "run.json").read_text())
+    assert told["counts"] == {"inputs": 5, "kept": 3, "dropped": 2, "failed": 0}
+    assert told["bytes_missing"] == 0
+    assert told["shards"]["count"] == 1

@@ -118,7 +118,7 @@ def test_why_tells_a_pairs_story(finished: Finished) -> None:
     rows = ledger(finished.run)
     dropped = rows.filter(pl.col("reason") == "low_score").row(0, named=True)
     story = curate("why", finished.run, dropped["key"][:10]).stdout
-    for word in (dropped["key"], "low_score", "threshold threshold = 0.3", dropped["caption_raw"], "not shipped"):
+    for word in (dropped["key"], "low_score", "score.threshold = 0.3", dropped["caption_raw"], "not shipped"):
         assert word in story
     kept = rows.filter(pl.col("status") == "kept").row(0, named=True)
     assert f"shards/{kept['shard']}" in curate("why", finished.run, kept["key"]).stdout
