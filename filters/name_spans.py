@@ -16,7 +16,7 @@ from .spans import Span, without_overlap
 
 _HAN = "一-鿿㐀-䶿"
 _LETTERS = f"{_HAN}A-Za-zÀ-ɏ々"
-_RUN = re.compile(rf"[{_LETTERS}](?:[{_LETTERS}{SOUND_MARKS}.'\- ]*[{_LETTERS}])?")
+_RUN = re.compile(rf"[{_LETTERS}](?:(?:[{_LETTERS}{SOUND_MARKS}.'\-]|(?<=[A-Za-z.]) (?=[A-Za-z]))*[{_LETTERS}])?")
 """A tagged run without the punctuation at its ends, cut at the punctuation that lists names."""
 _STATES = frozenset("中美日俄英法德韩朝印巴墨加澳以伊苏越泰台港欧亚非")
 """Short forms of states and regions: two of them are a relation (中美), not a person."""
@@ -125,6 +125,8 @@ def is_thing(caption: str, start: int, end: int) -> bool:
     if len(word) == 2 and set(word) <= _STATES:
         return True
     if _thing_ahead().match(caption, end) and not caption.startswith(("国庆", "号称"), end):
+        return True
+    if word[0] not in lexicon("surnames") and caption.startswith(titles()["place of a foreign name"], end):
         return True
     return caption.endswith(("vs", "VS", "Vs"), 0, start)
 
