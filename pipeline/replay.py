@@ -18,6 +18,7 @@ from . import files
 from .columns import with_missing
 from .engine import Clock, Progress, RunConfig, complete, prepare
 from .errors import UsageError, nearest
+from .finish import REMOVED
 from .ledger import scan_ledger
 from .measure import PART_COLUMNS, PLACE
 from .recipe import Recipe, from_description
@@ -97,7 +98,7 @@ def rejudge(ledger: pl.DataFrame, old: Recipe, new: Recipe, dropped_too: bool) -
     rows = with_missing(ledger, VERDICT)
     rows = rows.with_columns(pl.col(c).alias(f"was_{c}") for c in VERDICT).with_columns(_stopped=stopped)
     clear = {c: pl.lit(None, dtype=pl.String) for c in VERDICT}
-    keeps = (pl.col("was_status") == "failed") & (pl.col("was_stage") == "read")
+    keeps = ((pl.col("was_status") == "failed") & (pl.col("was_stage") == "read")) | (pl.col("was_stage") == REMOVED)
     rows = rows.with_columns(**{c: pl.when(keeps).then(pl.col(f"was_{c}")).otherwise(clear[c]) for c in VERDICT})
     for stage in (s for s in new.stages if s.phase == "measure"):
         rows = _again(rows, stage, rank[stage.name], dropped_too)
