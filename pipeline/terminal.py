@@ -7,12 +7,13 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from .engine import Progress as Report
+if TYPE_CHECKING:  # the engine loads Beam, which takes seconds
+    from .engine import Progress as Report
 
 PLAIN_WIDTH = 150
 """Columns of a table where nothing tells the width: a log file's reader scrolls better than they unfold."""

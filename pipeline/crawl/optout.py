@@ -1,0 +1,54 @@
+"""By what words a page asks not to be used or followed, and where it says them.
+
+``noai``, ``noimageai`` and ``noml`` in X-Robots-Tag or a robots meta element (DeviantArt's convention, which
+img2dataset follows), the W3C community group's TDM Reservation Protocol in header or meta element, and
+``nofollow`` or ``none`` of the robots meta convention.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from selectolax.lexbor import LexborHTMLParser
+
+from ...filters.transfer import OPT_OUT
+
+AGENT = "tuwen"
+"""The name under which robots.txt and robots directives address this crawler."""
+
+_NOFOLLOW = frozenset(("nofollow", "none"))
+
+
+@dataclass(frozen=True)
+class Directives:
+    """What a page says: the evidence, word for word, by which it reserves itself, and whether links may be followed."""
+
+    reserved: tuple[str, ...] = ()
+    nofollow: bool = False
+
+
+def directives(headers: Mapping[str, Sequence[str]], body: bytes) -> Directives:
+    """The directives of a page from its response ``headers`` (names in lower case) and its decompressed ``body``."""
+    said = [(f"X-Robots-Tag: {value}", value) for value in headers.get("x-robots-tag", ())]
+    reserved = [f"TDM-Reservation: {v}" for v in headers.get("tdm-reservation", ()) if v.strip() == "1"]
+    for node in LexborHTMLParser(body).css("meta[name]"):
+        name = (node.attributes.get("name") or "").strip().lower()
+        content = (node.attributes.get("content") or "").strip()
+        if name in ("robots", AGENT):
+            said.append((f"meta {name}: {content}", content))
+        elif name == "tdm-reservation" and content == "1":
+            reserved.append("meta tdm-reservation: 1")
+    words = [(evidence, _words(value)) for evidence, value in said]
+    reserved += [evidence for evidence, spoken in words if spoken & OPT_OUT]
+    return Directives(tuple(e[:200] for e in reserved), any(spoken & _NOFOLLOW for _, spoken in words))
+
+
+def _words(value: str) -> set[str]:
+    """The directives in one value; ``agent: a, b`` speaks to that agent alone."""
+    agent, colon, rest = value.lower().partition(":")
+    if colon and " " not in agent.strip() and "," not in agent:
+        if agent.strip() not in ("*", AGENT):
+            return set()
+        value = rest
+    return {word.strip() for word in value.lower().split(",")}

@@ -1,0 +1,151 @@
+"""The spider and its middlewares: follow links in scope, hand exchanges to the archive, count what happened."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any
+
+from scrapy import Spider
+from scrapy.exceptions import CloseSpider, IgnoreRequest
+from scrapy.http import HtmlResponse, Request, Response
+from scrapy.linkextractors import LinkExtractor
+from scrapy.responsetypes import responsetypes
+from scrapy.spidermiddlewares.httperror import HttpError
+from twisted.internet.error import DNSLookupError
+from twisted.python.failure import Failure
+
+from .archive import Archive, Exchange
+from .guard import BlockedAddress
+from .optout import directives
+from .scope import Scope
+
+RAW = "tuwen_raw"
+STORED = "stored"
+
+
+class PageSpider(Spider):
+    """Crawls from the seeds, breadth first, within ``scope``, into ``archive``, as far as its bounds allow."""
+
+    name = "tuwen"
+
+    def __init__(
+        self, seeds: list[str], scope: Scope, archive: Archive, most_pages: int, most_bytes: int, honour: bool
+    ) -> None:
+        super().__init__()
+        self.seeds, self.scope, self.archive = seeds, scope, archive
+        self.most_pages, self.most_bytes, self.honour = most_pages, most_bytes, honour
+        self.links = LinkExtractor()
+
+    async def start(self) -> AsyncIterator[Request]:
+        for seed in self.seeds:
+            yield Request(seed, callback=self.parse, errback=self.failed, dont_filter=True)
+
+    def parse(self, response: Response) -> Iterator[Request]:
+        """Archive a page, unless it reserves itself or is in another language, and follow its links."""
+        if not isinstance(response, HtmlResponse):
+            self._count("not_html")
+            return
+        if not self.scope.speaks(response.text):
+            self._count("other_language")
+            return
+        self._stop_at_bounds()
+        headers = {k.decode("latin-1").lower(): [v.decode("latin-1") for v in vs] for k, vs in response.headers.items()}
+        said = directives(headers, response.body)
+        self._archive(response, said.reserved)
+        if said.nofollow:
+            self._count("nofollow")
+            return
+        for link in self.links.extract_links(response):
+            if not link.nofollow and self.scope.allows(link.url):
+                yield Request(link.url, callback=self.parse, errback=self.failed)
+
+    def failed(self, failure: Failure) -> None:
+        """Count what could not be had, by cause."""
+        error = failure.value
+        if isinstance(error, BlockedAddress) or isinstance(getattr(error, "__cause__", None), BlockedAddress):
+            self._count("blocked_address")
+        elif isinstance(error, IgnoreRequest) and "robots" in str(error):
+            self._count("robots")
+        elif isinstance(error, HttpError):
+            self._count(f"http_{error.response.status}")
+        elif isinstance(error, DNSLookupError):
+            self._count("dns")
+        else:
+            self._count(type(error).__name__)
+
+    def _archive(self, response: Response, reserved: tuple[str, ...]) -> None:
+        raw = response.request.meta.get(RAW) if response.request else None
+        if raw is None or STORED in response.flags:
+            return
+        notes = {"hopsFromSeed": str(response.meta.get("depth", 0)), "opt-out": list(reserved)}
+        exchange = exchange_of(raw, notes)
+        exchange.reserved = bool(reserved) and self.honour
+        self.archive.write(exchange)
+        self._count("reserved" if exchange.reserved else "pages")
+
+    def _stop_at_bounds(self) -> None:
+        if self.archive.pages >= self.most_pages:
+            raise CloseSpider("pages")
+        if self.archive.size() >= self.most_bytes:
+            raise CloseSpider("bytes")
+
+    def _count(self, what: str) -> None:
+        self.crawler.stats.inc_value(f"tuwen/{what}")
+
+
+class FromArchive:
+    """Answers from the archive what an interrupted crawl has fetched already."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
+
+    @classmethod
+    def from_crawler(cls, crawler: Any) -> FromArchive:
+        return cls(crawler.spider.archive)
+
+    def process_request(self, request: Request) -> Response | None:
+        found = self.archive.read(request.url) if request.method == "GET" else None
+        if found is None:
+            return None
+        status, headers, body = found
+        kept: dict[str, list[str]] = {}
+        for name, value in headers:
+            kept.setdefault(name, []).append(value)
+        first = {k.encode("latin-1"): v[0].encode("latin-1") for k, v in kept.items()}
+        kind = responsetypes.from_args(headers=first, url=request.url)
+        return kind(request.url, status=status, headers=kept, body=body, flags=[STORED], request=request)
+
+
+class ToArchive:
+    """Notes each response as it came off the wire; what is no page is written at once."""
+
+    def __init__(self, archive: Archive) -> None:
+        self.archive = archive
+
+    @classmethod
+    def from_crawler(cls, crawler: Any) -> ToArchive:
+        return cls(crawler.spider.archive)
+
+    def process_response(self, request: Request, response: Response) -> Response:
+        if STORED in response.flags:
+            return response
+        raw = (request, response)
+        request.meta[RAW] = raw
+        if 300 <= response.status < 400 or request.url.endswith("/robots.txt"):
+            self.archive.write(exchange_of(raw, {}))
+        return response
+
+
+def exchange_of(raw: tuple[Request, Response], notes: dict[str, Any]) -> Exchange:
+    """An exchange from Scrapy's request and response, before anything was decompressed."""
+    request, response = raw
+
+    def pairs(headers: Any) -> list[tuple[str, str]]:
+        return [(k.decode("latin-1"), v.decode("latin-1")) for k, vs in headers.items() for v in vs]
+
+    host = request.url.split("://", 1)[-1].split("/", 1)[0]
+    address = str(response.ip_address) if response.ip_address else None
+    sent = [("Host", host), *pairs(request.headers)]
+    return Exchange(
+        request.url, request.method, sent, response.status, pairs(response.headers), response.body, address, notes
+    )
