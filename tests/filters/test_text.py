@@ -12,7 +12,8 @@ from tuwen.filters.fold import fold, fold_with_offsets
 from tuwen.filters.language import Language
 from tuwen.filters.length import Length
 from tuwen.filters.lexicon import load
-from tuwen.filters.names import Names, find
+from tuwen.filters.name_rules import by_rules
+from tuwen.filters.names import Names
 from tuwen.filters.normalise import Normalise, normalise
 from tuwen.filters.scripts import repertoire
 from tuwen.filters.sensitive import Sensitive
@@ -216,7 +217,7 @@ def test_names_can_be_numbered_kept_or_recorded_only(tmp_path: Path) -> None:
 
 def test_name_spans_hold_exactly_the_name() -> None:
     caption = "演员李娜和导演陈志强出席活动"
-    assert [caption[a:b] for a, b, _ in find(caption)] == ["李娜", "陈志强"]
+    assert [s.word for s in by_rules(caption)] == ["李娜", "陈志强"]
 
 
 @pytest.mark.parametrize(
