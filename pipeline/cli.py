@@ -260,6 +260,31 @@ def report(run: Run, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def text(
+    source: Annotated[
+        str, typer.Argument(metavar="INPUT", help="jsonl, csv, tsv, txt or parquet of captions; - for stdin")
+    ],
+    out: Annotated[str, typer.Option("-o", "--out", help="jsonl to write, one line per caption; - for stdout")],
+    recipe: Annotated[str, typer.Option("-r", "--recipe", help="a shipped recipe's name or a YAML file")] = "oppovl",
+    stage: Annotated[list[str] | None, typer.Option(help="run this stage only; repeatable, in this order")] = None,
+    sets: Sets = None,
+    option: Annotated[list[str] | None, typer.Option("--input", help="caption=COLUMN")] = None,
+) -> None:
+    """Try the text stages on captions alone: results and spans, one line per caption."""
+    from . import terminal
+    from .recipe import load
+    from .text import chosen_stages, run_text
+
+    given = _options(option or [])
+    if set(given) - {"caption"}:
+        raise UsageError(f"--input {', '.join(sorted(set(given) - {'caption'}))}: only caption=COLUMN is known here")
+    told = run_text(source, out, chosen_stages(load(recipe, sets or []), stage or []), given.get("caption", ""))
+    terminal.err.print(
+        f"{told['inputs']} captions = {told['kept']} kept + {told['dropped']} dropped + {told['failed']} failed"
+    )
+
+
+@app.command()
 def why(run: Run, key: Annotated[str, typer.Argument(help="a pair's key, or its first digits")]) -> None:
     """One pair's whole story, from its source to its shard."""
     from . import terminal
