@@ -35,7 +35,7 @@ class Joins:
 
     def pairs(self, rows: pl.DataFrame) -> tuple[I64, I64]:
         """Row numbers (a, b) of ties enough to connect all that are tied."""
-        edges = [_equal(values) for values in self._shared(rows)]
+        edges = [equal_values(values) for values in self._shared(rows)]
         if self.image_bits is not None:
             at = np.concatenate([rows[c].is_not_null().arg_true().cast(pl.Int64).to_numpy() for c in self.hashes])
             values = np.concatenate([rows[c].drop_nulls().to_numpy() for c in self.hashes])
@@ -64,7 +64,7 @@ class Joins:
             if table < len(masks):
                 a, b = image_pairs(values.to_numpy(), self.image_bits or 0, [masks[table]])
             else:
-                a, b = _equal(values)
+                a, b = equal_values(values)
             found.append((node[a], node[b]))
         return np.concatenate([f[0] for f in found]), np.concatenate([f[1] for f in found])
 
@@ -83,7 +83,7 @@ class Joins:
         return columns
 
 
-def _equal(values: pl.Series) -> tuple[I64, I64]:
+def equal_values(values: pl.Series) -> tuple[I64, I64]:
     """Linear edges: each row with the first row of the same value; nulls join nothing."""
     frame = pl.DataFrame({"value": values}).with_row_index("at").filter(pl.col("value").is_not_null())
     frame = frame.with_columns(first=pl.col("at").first().over("value")).filter(pl.col("at") != pl.col("first"))

@@ -1,9 +1,10 @@
 """The emit phase: kept pairs to shards, every pair to the ledger.
 
-Rows travel as Arrow batches keyed by their shard's name; bytes stay in the part files and are read
-by reference, a slice at a time, where the shard is written. Each output file is written by exactly
-one element: a shard and its ledger rows by the shard's element, the rows of dropped and failed
-pairs by their unit's.
+Neither rows nor bytes travel: a unit lays its kept rows out by shard (``<unit>.kept.arrow``, a record batch
+each) and sends references of a few bytes; the shard's element reads its batches, and the bytes from the
+part files, a slice at a time. So memory follows the size of a shard and not of the run. Each output file is
+written by exactly one element: a shard and its ledger rows by the shard's element, the rows of dropped and
+failed pairs by their unit's.
 """
 
 from __future__ import annotations
@@ -18,17 +19,19 @@ from typing import IO, Any
 
 import apache_beam as beam
 import polars as pl
+import pyarrow as pa
 from apache_beam.metrics import Metrics
 
 from ..export.shards import sample_json, write_shard
-from . import batch as _coder  # noqa: F401  (registers the coder of batches)
 from . import beam_run, files
 from .columns import LEDGER_SCHEMA, with_missing
 from .measure import SLICE_ROWS
 from .stage import StageModel, Tally, apply_stage
 
-ROUTED = tuple[str, pl.DataFrame]
-"""Element type between routing and writing; it picks the batch coder."""
+ROUTED = tuple[str, tuple[str, int]]
+"""A shard's name, and where rows of it are: a unit and the number of its record batch."""
+
+KEPT = ".kept.arrow"
 
 
 @dataclass(frozen=True)
@@ -85,15 +88,31 @@ class RouteRows(beam.DoFn):
     def __init__(self, options: EmitOptions) -> None:
         self.options = options
 
-    def process(self, unit: str) -> Iterator[tuple[str, pl.DataFrame]]:
+    def process(self, unit: str) -> Iterator[ROUTED]:
         rows = unit_rows(unit, self.options)
         done, kept = rows.filter(pl.col("status").is_not_null()), rows.filter(pl.col("status").is_null())
         if done.height:
             files.write_parquet(files.join(self.options.out, "ledger", f"dropped-{unit}.parquet"), _ledger(done))
+        if not kept.height:
+            return
         shards = [self.options.shard_name(s, k) for s, k in zip(kept["split"], kept["key"], strict=True)]
         kept = kept.with_columns(shard=pl.Series(shards, dtype=pl.String))
-        for (shard,), group in kept.group_by("shard", maintain_order=True):
-            yield str(shard), group
+        names = []
+        with files.publish(files.join(self.options.parts, f"{unit}{KEPT}")) as path:
+            schema = kept.head(0).to_arrow().schema
+            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
+                for (shard,), group in kept.group_by("shard", maintain_order=True):
+                    writer.write_batch(group.rechunk().to_arrow().combine_chunks().to_batches()[0])
+                    names.append(str(shard))
+        yield from ((shard, (unit, number)) for number, shard in enumerate(names))
+
+
+def read_kept(unit: str, number: int, options: EmitOptions) -> pl.DataFrame:
+    """Rows that ``RouteRows`` laid out for one shard."""
+    with files.open_read(files.join(options.parts, f"{unit}{KEPT}")) as handle:
+        found = pl.from_arrow(pa.ipc.open_file(handle).get_batch(number))
+    assert isinstance(found, pl.DataFrame)
+    return found
 
 
 class WriteShard(beam.DoFn):
@@ -102,9 +121,10 @@ class WriteShard(beam.DoFn):
     def __init__(self, stages: list[StageModel], options: EmitOptions) -> None:
         self.stages, self.options = stages, options
 
-    def process(self, element: tuple[str, Iterable[pl.DataFrame]]) -> Iterator[str]:
-        name, frames = element
-        counts = emit_shard(name, pl.concat(list(frames)), self.stages, self.options)
+    def process(self, element: tuple[str, Iterable[tuple[str, int]]]) -> Iterator[str]:
+        name, places = element
+        rows = pl.concat([read_kept(unit, number, self.options) for unit, number in sorted(places)])
+        counts = emit_shard(name, rows, self.stages, self.options)
         Metrics.counter("shards", "written").inc()
         for stage, tally in counts.items():
             for word, n in tally.items():

@@ -25,7 +25,7 @@ import apache_beam as beam
 import polars as pl
 
 from . import beam_run, files, index
-from .emit import EmitOptions, emit
+from .emit import KEPT, EmitOptions, emit
 from .errors import InputError, RunError, UsageError
 from .finish import finish
 from .measure import MeasureOptions, MeasureUnit
@@ -128,6 +128,8 @@ def complete(
         index.add(config.index, name, parts, [files.join(config.parts, f"{u}.relate.parquet") for u in units])
     if not config.dropped_too:
         files.remove(config.parts)
+    for name in files.names(config.parts, KEPT):  # a way station that a replay does not need
+        files.remove(files.join(config.parts, name))
     return told
 
 

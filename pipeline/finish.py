@@ -24,6 +24,7 @@ from . import files
 from .errors import RunError
 from .ledger import scan_ledger
 from .recipe import Recipe
+from .relate import in_order
 from .stage import StageModel, Tally
 from .thumbs import PER_REASON, SCHEMA, thumbnail
 
@@ -132,7 +133,7 @@ def funnel(
     A stage's ``in`` is what the stages before it left over, so the column reads as one funnel.
     """
     order = ["read", *(s.name for s in stages if s.phase == "measure")]
-    order += ["relate", *(s.name for s in stages if s.phase == "relate")]
+    order += [s.name for s in in_order([s for s in stages if s.phase == "relate"])]
     order += ["emit", *(s.name for s in stages if s.phase == "emit"), REMOVED]
     left = inputs
     told: dict[str, dict[str, Any]] = {}

@@ -26,6 +26,7 @@ STAGES: dict[str, str] = {
     "image_safety": "filters.image_safety:ImageSafety",
     "jpeg": "filters.jpeg:Jpeg",
     "score": "scoring.score:Score",
+    "templates": "filters.templates:Templates",
     "pair_duplicates": "filters.duplicates:PairDuplicates",
     "decontaminate": "filters.decontaminate:Decontaminate",
     "image_repeats": "filters.repeats:ImageRepeats",

@@ -1,9 +1,10 @@
 """The relate phase: what pairs are to one another, from their light columns.
 
-``relate`` drops all but one of the pairs that carry the very same key, runs the recipe's relate stages in
-order over the pairs still alive, and writes ``<unit>.relate.parquet`` per unit: one row per pair, verdicts
-of the measure phase carried on. On the local runner it works in this process, which needs about 0.6 GB per
-million pairs at the most; on any other runner the work is spread (``relate_beam``) and the verdicts are the same.
+``relate`` drops all but one of the pairs that carry the very same key (stages that must count all pairs come
+before that), runs the recipe's relate stages in order over the pairs still alive, and writes
+``<unit>.relate.parquet`` per unit: one row per pair, verdicts of the measure phase carried on. On the local
+runner it works in this process, which needs about 0.6 GB per million pairs at the most; on any other runner
+the work is spread (``relate_beam``) and the verdicts are the same.
 """
 
 from __future__ import annotations
@@ -57,7 +58,7 @@ def relate(
     ``options`` are Beam's; ``spread`` forces the work onto Beam or into this process, by default the runner
     decides.
     """
-    steps: list[StageModel] = [SameKey(), *stages]
+    steps = in_order(stages)
     for stage in steps:
         if not isinstance(stage, RelateStage):
             raise TypeError(f"stage {stage.name} is of the relate phase but has no relate(rows)")
@@ -70,6 +71,12 @@ def relate(
     state = tuple(dict.fromkeys([*STATE, *(c for s in stages for c in s.adds)]))
     times = _spread(parts, known, steps, out, state, options) if spread else _here(parts, known, steps, out, state)
     return _count(parts, steps, out, times)
+
+
+def in_order(stages: Sequence[StageModel]) -> list[StageModel]:
+    """The phase's steps: what counts all pairs, then one pair per key, then the recipe's other stages."""
+    early = [s for s in stages if getattr(s, "before_same_key", False)]
+    return [*early, SameKey(), *(s for s in stages if s not in early)]
 
 
 def _here(

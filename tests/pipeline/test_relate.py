@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import random
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 from tuwen.filters.duplicates import PairDuplicates
 from tuwen.filters.repeats import CaptionRepeats, ImageRepeats
 from tuwen.filters.split import Split
+from tuwen.filters.templates import Templates
 from tuwen.pipeline.beam_run import pipeline_options
 from tuwen.pipeline.columns import COLUMNS, with_missing
 from tuwen.pipeline.relate import relate
@@ -141,3 +143,37 @@ def test_a_stage_without_relate_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(TypeError, match="wrong is of the relate phase but has no relate"):
         relate([], [Wrong()], str(tmp_path))
+
+
+def test_captions_that_a_site_repeats_are_counted_over_all_pages_and_units(tmp_path: Path) -> None:
+    def shown(key: str, page: str | None, caption: str, number: int) -> dict[str, Any]:
+        return pair(key, caption, int(hashlib.sha256(bytes([number])).hexdigest()[:16], 16), page_url=page)
+
+    # One banner, the same pair on six pages; a caption on four; one on six pages of two hosts; one without pages.
+    banner = [shown("a", f"http://News.cn:80/{i}.html", "下载新闻客户端", 1) for i in range(6)]
+    few = [shown(f"b{i}", f"http://news.cn/{i}.html", "湖边的红色房子", 10 + i) for i in range(4)]
+    hosts = [shown(f"c{i}", f"http://{'ab'[i % 2]}.cn/{i}", "山顶的白色灯塔", 20 + i) for i in range(6)]
+    bare = [shown(f"d{i}", None, "雪地里的小狗", 30 + i) for i in range(6)]
+    pairs = [*banner, *few, *hosts, *bare]
+    for number, p in enumerate(pairs):
+        p["origin"] = f"f#{number:02}"
+    want: dict[str, Any] = {}
+    for name, spread in (("here", False), ("spread", True)):
+        folder = tmp_path / name
+        folder.mkdir()
+        parts = [write_unit(folder, f"u{u}", pairs[u::3]) for u in range(3)]
+        result = relate(parts, [PairDuplicates(), Templates()], str(folder), pipeline_options(()), spread)
+        rows = pl.concat([pl.read_parquet(folder / f"u{u}.relate.parquet") for u in range(3)]).sort("unit", "ordinal")
+        assert rows["template_count"].drop_nulls().value_counts().sort("template_count").rows() == [
+            (3, 6),
+            (4, 4),
+            (6, 6),
+        ]
+        assert rows.filter(pl.col("reason") == "template_caption").height == 6
+        assert rows["status"].null_count() == 16
+        assert list(result.stages) == ["templates", "relate", "pair_duplicates"]
+        assert result.stages["templates"]["in"] == 22
+        assert rows.drop("template_count").equals(want.setdefault("rows", rows.drop("template_count")))
+    alone = relate([write_unit(tmp_path, "u", banner[:4])], [Templates(pages=5)], str(tmp_path))
+    assert alone.splits == {"train": 1}
+    assert related(tmp_path, "u")["reason"].count("same_pair") == 3
