@@ -5,9 +5,10 @@
     python benchmarks/fetch.py speed --img2dataset /path/to/python [--images 2000] [--rounds 3]
 
 All servers are this program's own, on 127.0.0.1. ``speed`` gives both the same JPEGs from the same server and the
-same 64 transfers at once in one process, and takes whole commands, from a list of URLs to a tar. What a command
-costs before its first image (imports) is measured with 20 images and taken off; CPU seconds are those of the
-command and its children, the server's not among them. img2dataset cannot share an environment with tuwen, so
+same 64 transfers at once in one process, and takes whole commands, from a list of URLs to a tar: bytes as they
+came, or JPEGs of at most 256 pixels at quality 95. What a command
+costs before its first image (imports) is measured with 20 images and taken off its CPU seconds, which are those
+of the command and its children, the server's not among them. img2dataset cannot share an environment with tuwen, so
 its Python is named.
 """
 
@@ -138,7 +139,7 @@ def speed(options: argparse.Namespace) -> None:
             pl.DataFrame({"url": urls, "caption": captions}).write_parquet(work / f"{name}.parquet")
         print(f"{options.images} JPEGs of {total / options.images / 1024:.0f} KB, {TRANSFERS} transfers at once")
         ways: dict[str, Callable[[str, Path], list[str]]] = {
-            "pass through: tuwen": partial(curate, 4096),
+            "pass through: tuwen": partial(curate, 0),
             "resize to 256: tuwen": partial(curate, 256),
         }
         if options.img2dataset:
@@ -150,7 +151,7 @@ def speed(options: argparse.Namespace) -> None:
                 few = spent(command(str(work / "few.parquet"), work / f"few-{turn}-{way}"))
                 all_ = spent(command(str(work / "all.parquet"), work / f"all-{turn}-{way}"))
                 images = options.images - 20
-                told[way].append((images / (all_[0] - few[0]), images / (all_[1] - few[1])))
+                told[way].append((options.images / all_[0], images / (all_[1] - few[1])))
         server.terminate()
     rates = {way: [statistics.median(r[i] for r in rounds) for i in (0, 1)] for way, rounds in told.items()}
     for way, (wall, cpu) in sorted(rates.items()):
@@ -177,12 +178,12 @@ def pictures(folder: Path, count: int) -> int:
 
 
 def curate(side: int, table: str, out: Path) -> list[str]:
-    """The command line of tuwen for the same work: fetch, decode, measure, hash, JPEG of at most ``side`` pixels."""
+    """The command line of tuwen for the same work; ``side`` 0 passes the bytes through."""
     recipe = out.with_suffix(".yaml")
     recipe.write_text(
         "name: fetch\nstages:\n"
         f"  - fetch: {{allow_private: true, concurrency: {TRANSFERS}, per_host: {TRANSFERS}}}\n"
-        f"  - decode\n  - jpeg: {{longest_side: {side}, quality: 95}}\n"
+        + (f"  - jpeg: {{longest_side: {side}, quality: 95}}\n" if side else "")
     )
     return [sys.executable, "-m", "tuwen.pipeline.cli", "run", table, "-o", str(out), "-r", str(recipe), "-j", "1"]
 
@@ -195,7 +196,7 @@ def img2dataset(python: str, side: int, table: str, out: Path) -> list[str]:
     if side:
         same |= {"resize_mode": "keep_ratio_largest", "image_size": side, "resize_only_if_bigger": True}
     else:
-        same |= {"resize_mode": "no", "skip_reencode": True}
+        same |= {"resize_mode": "no", "disable_all_reencoding": True}
     call = f"from img2dataset import download; download(**{json.dumps(same)})".replace("false", "False")
     call = call.replace("true", "True")
     return [python, "-c", f"if __name__ == '__main__':\n    {call}"]
