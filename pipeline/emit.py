@@ -1,8 +1,8 @@
 """The emit phase: kept pairs to shards, every pair to the ledger.
 
-Neither rows nor bytes travel: a unit lays its kept rows out by shard (``<unit>.kept.arrow``, a record batch
-each) and sends references of a few bytes; the shard's element reads its batches, and the bytes from the
-part files, a slice at a time. So memory follows the size of a shard and not of the run. Each output file is
+Neither rows nor bytes travel: a unit lays its kept rows out by shard (``<unit>.kept``, an Arrow stream each)
+and sends references of a few bytes; the shard's element reads its streams, and the bytes from the part
+files, a slice at a time. So memory follows the size of a shard and not of the run. Each output file is
 written by exactly one element: a shard and its ledger rows by the shard's element, the rows of dropped and
 failed pairs by their unit's.
 """
@@ -19,7 +19,6 @@ from typing import IO, Any
 
 import apache_beam as beam
 import polars as pl
-import pyarrow as pa
 from apache_beam.metrics import Metrics
 
 from ..export.shards import sample_json, write_shard
@@ -28,10 +27,11 @@ from .columns import LEDGER_SCHEMA, with_missing
 from .measure import SLICE_ROWS
 from .stage import StageModel, Tally, apply_stage
 
-ROUTED = tuple[str, tuple[str, int]]
-"""A shard's name, and where rows of it are: a unit and the number of its record batch."""
+PLACE = tuple[str, int, int]
+"""Where rows of a shard are: a unit, and offset and length in its ``.kept`` file."""
 
-KEPT = ".kept.arrow"
+ROUTED = tuple[str, PLACE]
+KEPT = ".kept"
 
 
 @dataclass(frozen=True)
@@ -97,22 +97,21 @@ class RouteRows(beam.DoFn):
             return
         shards = [self.options.shard_name(s, k) for s, k in zip(kept["split"], kept["key"], strict=True)]
         kept = kept.with_columns(shard=pl.Series(shards, dtype=pl.String))
-        names = []
-        with files.publish(files.join(self.options.parts, f"{unit}{KEPT}")) as path:
-            schema = kept.head(0).to_arrow().schema
-            with pa.OSFile(str(path), "wb") as sink, pa.ipc.new_file(sink, schema) as writer:
-                for (shard,), group in kept.group_by("shard", maintain_order=True):
-                    writer.write_batch(group.rechunk().to_arrow().combine_chunks().to_batches()[0])
-                    names.append(str(shard))
-        yield from ((shard, (unit, number)) for number, shard in enumerate(names))
+        places = []
+        with files.publish(files.join(self.options.parts, f"{unit}{KEPT}")) as path, path.open("wb") as handle:
+            for (shard,), group in kept.group_by("shard", maintain_order=True):
+                start = handle.tell()
+                group.rechunk().write_ipc_stream(handle, compression="uncompressed")
+                places.append((str(shard), (unit, start, handle.tell() - start)))
+        yield from places
 
 
-def read_kept(unit: str, number: int, options: EmitOptions) -> pl.DataFrame:
+def read_kept(place: PLACE, options: EmitOptions) -> pl.DataFrame:
     """Rows that ``RouteRows`` laid out for one shard."""
+    unit, start, length = place
     with files.open_read(files.join(options.parts, f"{unit}{KEPT}")) as handle:
-        found = pl.from_arrow(pa.ipc.open_file(handle).get_batch(number))
-    assert isinstance(found, pl.DataFrame)
-    return found
+        handle.seek(start)
+        return pl.read_ipc_stream(handle.read(length))
 
 
 class WriteShard(beam.DoFn):
@@ -121,9 +120,9 @@ class WriteShard(beam.DoFn):
     def __init__(self, stages: list[StageModel], options: EmitOptions) -> None:
         self.stages, self.options = stages, options
 
-    def process(self, element: tuple[str, Iterable[tuple[str, int]]]) -> Iterator[str]:
+    def process(self, element: tuple[str, Iterable[PLACE]]) -> Iterator[str]:
         name, places = element
-        rows = pl.concat([read_kept(unit, number, self.options) for unit, number in sorted(places)])
+        rows = pl.concat([read_kept(place, self.options) for place in sorted(places)])
         counts = emit_shard(name, rows, self.stages, self.options)
         Metrics.counter("shards", "written").inc()
         for stage, tally in counts.items():
