@@ -186,6 +186,7 @@ def prepare(config: RunConfig, plan: dict[str, Any]) -> dict[str, Any] | None:
         if files.exists(done):
             told: dict[str, Any] = json.loads(files.read_bytes(done))
             return told
+        files.sweep(config.out)
         return None
     if held:
         raise UsageError(

@@ -18,6 +18,7 @@ import polars as pl
 import pyarrow.dataset
 from fsspec.implementations.local import LocalFileSystem
 
+_TEMPORARY = ".tuwen-"
 _READ_BY_POLARS = {"s3", "s3a", "gs", "gcs", "abfs", "abfss", "az", "http", "https"}
 
 
@@ -67,6 +68,14 @@ def remove(path: str) -> None:
         fs.rm(inner, recursive=True)
 
 
+def sweep(folder: str) -> None:
+    """Delete what a killed writer left half written in ``folder`` and below (object stores keep no such thing)."""
+    fs, inner = filesystem(folder)
+    if isinstance(fs, LocalFileSystem):
+        for left in Path(inner).rglob(f"{_TEMPORARY}*"):
+            left.unlink(missing_ok=True)
+
+
 def move(path: str, to: str) -> None:
     """Give a complete file another name, on the same file system; what bore it is replaced."""
     fs, inner = filesystem(path)
@@ -95,7 +104,7 @@ def publish(path: str) -> Iterator[Path]:
     local = isinstance(fs, LocalFileSystem)
     folder = Path(inner).parent if local else Path(tempfile.gettempdir())
     fs.makedirs(fs._parent(inner), exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=".tuwen-", dir=folder)
+    handle, name = tempfile.mkstemp(prefix=_TEMPORARY, dir=folder)
     os.close(handle)
     temporary = Path(name)
     try:

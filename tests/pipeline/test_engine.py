@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
+import random
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -28,32 +31,69 @@ def tree(run: Path) -> dict[str, bytes]:
     return {str(p.relative_to(run)): p.read_bytes() for p in sorted((run / "shards").glob("*"))}
 
 
-@pytest.mark.parametrize("seconds", [2.5, 4.0, 5.5])
-def test_a_killed_run_continues_to_the_same_bytes(finished: Finished, tmp_path: Path, seconds: float) -> None:
-    out = tmp_path / "run"
-    words = [
-        sys.executable,
-        "-m",
-        "tuwen.pipeline.cli",
-        "run",
-        str(finished.sample),
-        "-o",
-        str(out),
-        "--measure-all",
-        "-j",
-        "1",
-    ]
+def killed_at(files: int, out: Path, words: Sequence[str | Path]) -> bool:
+    """Run `curate`, kill it (SIGKILL) as soon as ``files`` complete files stand in ``out``; whether it was running."""
+    command = [sys.executable, "-m", "tuwen.pipeline.cli", *map(str, words)]
     process = subprocess.Popen(
-        words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, cwd=Path(__file__).parents[2]
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        cwd=Path(__file__).parents[2],
+        start_new_session=True,
     )
-    time.sleep(seconds)
-    process.send_signal(signal.SIGKILL)
+    while process.poll() is None and len(complete(out)) < files:
+        time.sleep(0.02)
+    running = process.poll() is None
+    if running:
+        # The whole session: worker processes die with the driver, as on a machine that goes down.
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    return running
+
+
+def complete(out: Path) -> list[Path]:
+    return [p for p in out.rglob("*") if p.is_file() and not p.name.startswith(".")]
+
+
+def ledger_rows(out: Path) -> pl.DataFrame:
+    return pl.read_parquet(out / "ledger" / "*.parquet").sort("unit", "ordinal")
+
+
+@pytest.mark.parametrize("files", [2, 5])
+def test_a_killed_run_of_all_stages_continues_to_the_same_bytes(finished: Finished, tmp_path: Path, files: int) -> None:
+    out = tmp_path / "run"
+    words = ["run", str(finished.sample), "-o", str(out), "--measure-all", "-j", "1"]
+    assert killed_at(files, out, words)
     assert not (out / "run.json").exists()
-    curate(*words[3:], "--json")
+    curate(*words, "--json")
     assert tree(out) == tree(finished.run)
-    held = {p.name for p in out.rglob("*") if p.name.startswith(".tuwen-")}
-    assert all(not name.endswith((".tar", ".parquet")) for name in held)
+    assert ledger_rows(out).equals(ledger_rows(finished.run))
+
+
+def test_runs_killed_at_random_points_end_in_the_same_bytes(tmp_path: Path) -> None:
+    """Four inputs, two workers, two kills each; the files that are there are counted, so that every phase is met."""
+    inputs = [folder_of_photographs(tmp_path / f"in{n}", 5, 10 * n) for n in range(4)]
+    stages = "[normalise, decode, jpeg, pair_duplicates, split]"
+    (tmp_path / "r.yaml").write_text(f"name: r\nstages: {stages}\nshards: {{samples: 4}}\n")
+
+    def words(out: Path) -> list[str | Path]:
+        return ["run", *inputs, "-o", out, "-r", tmp_path / "r.yaml", "-j", "2"]
+
+    whole = tmp_path / "whole"
+    curate(*words(whole))
+    want, rows = tree(whole), ledger_rows(whole)
+    drawn = random.Random(20261121)
+    most = len(complete(whole)) + 4 * 6
+    kills = 0
+    for number in range(2):
+        out = tmp_path / f"run{number}"
+        for files in sorted(drawn.sample(range(1, most), 2)):
+            kills += killed_at(files, out, words(out))
+        curate(*words(out))
+        assert tree(out) == want
+        assert ledger_rows(out).equals(rows)
+        assert not list(out.rglob(".tuwen-*"))
+    assert kills >= 2
 
 
 def test_a_unit_that_cannot_be_read_is_named_and_retried(tmp_path: Path) -> None:
