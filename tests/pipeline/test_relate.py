@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import polars as pl
 import pytest
 
 from tuwen.filters.duplicates import PairDuplicates
 from tuwen.filters.repeats import CaptionRepeats, ImageRepeats
+from tuwen.filters.semantic import SemanticDuplicates
 from tuwen.filters.split import Split
 from tuwen.filters.templates import Templates
 from tuwen.pipeline.beam_run import pipeline_options
@@ -135,6 +137,42 @@ def test_spread_over_beam_gives_the_same_files(tmp_path: Path, stages: list[Stag
     assert told[0] == told[1]
     reasons = {row["reason"] for row in told[0][0]}
     assert reasons == {None, "low_score", "same_pair", *(MORE if stages else [])}
+
+
+@pytest.mark.parametrize(
+    ("stage", "reason"),
+    [
+        (PairDuplicates(mirrored=True), "pair_duplicate"),
+        (ImageRepeats(most=1, merge=2), "image_repeated"),
+        (SemanticDuplicates(), "semantic_duplicate"),
+    ],
+)
+def test_framed_mirrored_merged_and_semantic_ties_are_the_same_over_beam(
+    tmp_path: Path, stage: StageModel, reason: str
+) -> None:
+    drawn = np.random.default_rng(4)
+    bases = drawn.standard_normal((12, 16))
+    words = ["雪地里的狗在奔跑", "平静的湖面和远山", "路边停着一辆汽车"]
+    pairs = []
+    for i in range(120):
+        base = i % 12
+        vector = bases[base] + drawn.normal(0, 0.03, 16)
+        vector /= np.linalg.norm(vector)
+        hashes = [int(h) for h in np.random.default_rng(base).integers(0, 2**64, 3, dtype=np.uint64)]
+        view = {0: {}, 1: {"phash": hashes[1], "phash_inside": hashes[0]}, 2: {"phash": hashes[2]}}[i // 40]
+        images = {"phash_mirrored": hashes[0] if i // 40 == 2 else hashes[2], **view}
+        embedded = {f"{w}_embedding": vector.astype("<f2").tobytes() for w in ("image", "caption")}
+        caption = words[base % 3] + ["", "。", f"，第{i}张"][i % 3]
+        pairs.append(pair(f"{i:032x}", caption, hashes[0], score=float(drawn.random())) | images | embedded)
+    told = []
+    for spread in (False, True):
+        folder = tmp_path / str(spread)
+        folder.mkdir()
+        parts = [write_unit(folder, f"u{i}", pairs[i::4]) for i in range(4)]
+        relate(parts, [stage], str(folder), pipeline_options(), spread=spread)
+        told.append(pl.concat(pl.read_parquet(p.replace(".parquet", ".relate.parquet")) for p in parts).to_dicts())
+    assert told[0] == told[1]
+    assert [row["reason"] for row in told[0]].count(reason) >= 40
 
 
 def test_a_stage_without_relate_is_refused(tmp_path: Path) -> None:
