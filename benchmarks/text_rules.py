@@ -2,14 +2,16 @@
 
     python benchmarks/text_rules.py --data ../shared/data [--captions 30000]
 
-- Languages: sentences of Tatoeba by language, and CLDR's Japanese labels without kana where they are there; the share
-  that is kept, and the share of Cantonese and Wu that is named so.
+- Languages: sentences of Tatoeba by language; the share that is kept, and the share of Cantonese and Wu that is
+  named so. Japanese without kana is hardly in it, so it says little about those.
 - Boilerplate: alts of Chinese news pages that stand on two or more of them against those that stand on one,
-  found by the phrases alone, by counting pages (``templates``), and by both.
+  found by the phrases alone, by counting pages (``templates``), and by both. The truth is a count of pages too, so
+  the figures of ``templates`` say what its threshold leaves out and not how well it judges; the pages count as
+  one host.
 - Speed: captions and megabytes a CPU-second for each rule and for the chain, beside the same work by
   jieba.posseg and plain loops (language by share of Han, phrases by ``re``, words by ``in``, names by tags).
 
-Names have a benchmark of their own (names.py), and so have sensitive words.
+Names have a benchmark of their own (names.py). Sensitive words are not measured here yet.
 """
 
 from __future__ import annotations

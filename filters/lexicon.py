@@ -59,7 +59,8 @@ def load(paths: tuple[str, ...]) -> Lexicon:
                 if folded:
                     entries[folded] = entry
     words = tuple(entries)
-    automaton = ahocorasick_rs.AhoCorasick(list(words), matchkind=ahocorasick_rs.MatchKind.LeftmostLongest)
+    # Not leftmost-longest: a long entry that is no hit here must not hide a shorter one within it.
+    automaton = ahocorasick_rs.AhoCorasick(list(words), matchkind=ahocorasick_rs.MatchKind.Standard)
     return Lexicon(entries, words, automaton, digest.hexdigest()[:16])
 
 

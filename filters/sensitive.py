@@ -47,11 +47,11 @@ class Sensitive(StageModel):
 
 
 def find(caption: str, lexicon: Lexicon, mask: str) -> list[Span]:
-    """The sensitive words of a caption as spans of it; overlapping hits of other entries are tried as well."""
+    """The sensitive words of a caption as spans of it, which may overlap: each entry has its own exceptions."""
     folded, where = fold_with_offsets(caption)
     ends: set[int] | None = None
     found = []
-    for index, start, end in lexicon.automaton.find_matches_as_indexes(folded):
+    for index, start, end in lexicon.automaton.find_matches_as_indexes(folded, overlapping=True):
         entry = lexicon.entries[lexicon.words[index]]
         if _excepted(folded, start, end, entry):
             continue

@@ -17,6 +17,7 @@ from tuwen.filters.names import Names
 from tuwen.filters.normalise import Normalise, normalise
 from tuwen.filters.scripts import repertoire
 from tuwen.filters.sensitive import Sensitive
+from tuwen.pipeline.columns import with_missing
 from tuwen.pipeline.errors import RecipeError
 from tuwen.pipeline.stage import StageModel, Tally, apply_stage
 
@@ -245,3 +246,12 @@ def test_a_batch_gives_what_its_rows_give_alone() -> None:
     whole = through(captions, *stages).drop("key")
     alone = pl.concat([through([c], *stages).drop("key") for c in captions], how="diagonal_relaxed")
     assert whole.select(sorted(whole.columns)).equals(alone.select(sorted(whole.columns)))
+
+
+def test_a_long_entry_that_is_no_hit_hides_no_shorter_one(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("枪支弹药库,weapons,mask,枪支弹药库存\n枪支,weapons,mask\n", "utf-8")
+    rows = pl.DataFrame({"caption_raw": ["枪支弹药库存放在这里", "一座枪支弹药库"]}).with_columns(caption="caption_raw")
+    out = Sensitive(lexicons=(str(path),)).measure(with_missing(rows, ("caption_offsets",)))
+    assert out["caption"].to_list() == ["＊＊弹药库存放在这里", "一座＊＊＊＊＊"]
+    assert [[s["word"] for s in spans] for spans in out["sensitive"]] == [["枪支"], ["枪支弹药库"]]
