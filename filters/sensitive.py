@@ -1,25 +1,30 @@
 """Sensitive words: masked, dropped or flagged by category, found through disguises, not inside other words.
 
-The search runs over the folded caption (``fold.py``). Short entries must not cut a word in two: 大麻 in
-大麻烦 is no hit, because the segmenter reads 大 + 麻烦 and the hit would end inside 麻烦. Known tools take
-every substring (31 to 51 % of news captions hit, with public lists).
+The search runs over the folded caption (``fold.py``), over its syllables and over the entries' other spellings
+(``word_search.py``). A hit must be no accident (``word_guards.py``): 大麻 in 大麻烦 is none, because the segmenter
+reads 大 + 麻烦 and the hit would end inside 麻烦. Known tools take every substring (31 to 51 % of news captions hit,
+with public lists).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar, Literal, get_args
 
 import polars as pl
 from pydantic import Field
 
 from ..pipeline.stage import StageModel, threshold
-from .fold import fold, fold_with_offsets
-from .lexicon import Entry, Lexicon, load
+from .disguises import Form, latin_forms, split_forms
+from .lexicon import load
+from .pinyin import sounds
 from .spans import Span, mark
+from .word_guards import SHORT, Text, digits_of_its_own, disguised, homophone
+from .word_search import Search, search, squeeze
 
-SHORT = 3
-"""Characters up to which an entry is held against word boundaries; longer ones rarely arise by chance."""
+Kind = Literal["script", "width", "case", "digits", "symbols", "invisible", "repeats", "homophones", "split", "pinyin"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+_WORST = ("drop", "mask", "flag")
 
 
 class Sensitive(StageModel):
@@ -29,14 +34,20 @@ class Sensitive(StageModel):
     adds: ClassVar[tuple[str, ...]] = ("sensitive", "caption", "caption_offsets")
 
     lexicons: tuple[str, ...] = Field(("default",), description="files of entries, or default; later ones win")
+    foldings: tuple[Kind, ...] = Field(
+        KINDS,
+        description="disguises that are seen through: script (traditional), width, case, digits, symbols and "
+        "spaces in between, invisible characters, repeats (赌赌博), homophones (堵博), split (贝者博), pinyin (dubo, "
+        "d博); one that is left out is searched for as it stands",
+    )
     mask: str = Field("＊", min_length=1, max_length=1, description="character that replaces each character of a hit")
     drop: bool = threshold(True, "drop captions with a word whose action is drop (off: they ship with it masked)")
 
     def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
-        lexicon = load(self.lexicons)
-        search = lexicon.automaton.find_matches_as_indexes
-        hits = pl.Series([bool(c) and bool(search(fold(c))) for c in batch["caption"]], dtype=pl.Boolean)
-        return mark(batch, "sensitive", hits, lambda caption: find(caption, lexicon, self.mask))
+        held = search(self.lexicons, frozenset(self.foldings))
+        captions = batch["caption"]
+        hits = pl.Series(held.candidates(captions.to_list()), dtype=pl.Boolean)
+        return mark(batch, "sensitive", hits, lambda caption: find(caption, held, self.mask))
 
     def reasons(self) -> Mapping[str, pl.Expr]:
         worst = pl.col("sensitive").list.eval(pl.element().struct.field("action") == "drop").list.any()
@@ -46,48 +57,92 @@ class Sensitive(StageModel):
         return {"lexicon": load(self.lexicons).hash}
 
 
-def find(caption: str, lexicon: Lexicon, mask: str) -> list[Span]:
-    """The sensitive words of a caption as spans of it, which may overlap: each entry has its own exceptions."""
-    folded, where = fold_with_offsets(caption)
-    ends: set[int] | None = None
-    found = []
-    for index, start, end in lexicon.automaton.find_matches_as_indexes(folded, overlapping=True):
-        entry = lexicon.entries[lexicon.words[index]]
-        if _excepted(folded, start, end, entry):
+def find(caption: str, held: Search, mask: str = "＊") -> list[Span]:
+    """The sensitive words of a caption as spans of it, sorted.
+
+    Of two that overlap the one with the worse action stays, then the longer.
+    """
+    text = Text(caption, held.folding)
+    kept: list[Span] = []
+    found = set(_plain(text, held)) | (set(_other(text, held)) if held.kinds & set(KINDS[6:]) else set())
+    spans = []
+    for start, end, key in found:
+        entry = held.entries[key]
+        if _excepted(text, start, end, entry.exceptions):
             continue
-        if end - start <= SHORT:
-            ends = _boundaries(folded) if ends is None else ends
-            if _cuts_a_word(folded, start, end, ends):
-                continue
-        a, b = where[start], where[end - 1] + 1
+        if "repeats" in held.kinds:
+            start, end = _over_repeats(text, start, end)
+        a, b = text.where[start], text.where[end - 1] + 1
         replacement = None if entry.action == "flag" else mask * (b - a)
-        found.append(Span(a, b, entry.word, entry.category, entry.action, replacement))
-    return found
+        spans.append(Span(a, b, entry.word, entry.category, entry.action, replacement))
+    for span in sorted(spans, key=lambda s: (_WORST.index(s.action), s.start - s.end, s.start, s.word)):
+        if all(span.end <= s.start or span.start >= s.end for s in kept):
+            kept.append(span)
+    return sorted(kept)
 
 
-def _excepted(folded: str, start: int, end: int, entry: Entry) -> bool:
+def _plain(text: Text, held: Search) -> Iterator[tuple[int, int, str]]:
+    """Entries as they stand in the folded text."""
+    for index, start, end in held.words.find_matches_as_indexes(text.key, overlapping=True):
+        key = held.keys[index]
+        entry = held.entries[key]
+        if text.inside_latin(start, end) or not digits_of_its_own(text, start, end, held.spoken(key)):
+            continue
+        if entry.boundary == "any":
+            yield start, end, key
+        elif entry.boundary == "word" or end - start <= SHORT or text.gaps(start, end):
+            if not text.cuts(start, end, whole=entry.boundary == "word"):
+                yield start, end, key
+        else:
+            yield start, end, key
+
+
+def _other(text: Text, held: Search) -> Iterator[tuple[int, int, str]]:
+    """Entries in disguises that change their length or their characters."""
+    if "repeats" in held.kinds:
+        short, runs = squeeze(text.key)
+        automaton, keys = held.squeezed if len(short) < len(text.key) else (None, [])
+        for index, first, last in automaton.find_matches_as_indexes(short, overlapping=True) if automaton else ():
+            asked = [b - a for a, b in squeeze(keys[index])[1]]
+            start, end = runs[first][1] - asked[0], runs[last - 1][0] + asked[-1]
+            enough = all(b - a >= most for (a, b), most in zip(runs[first:last], asked, strict=True))
+            if enough and end - start > len(keys[index]) and not text.cuts(start, end):
+                yield start, end, keys[index]
+    if "split" in held.kinds:
+        yield from _forms(text, held, held.split, lambda key: split_forms(key, held.folding))
+    if "pinyin" in held.kinds and any("a" <= c <= "z" for c in text.plain):
+        yield from _forms(text, held, held.latin, lambda key: latin_forms(key, held.spoken(key)))
+    if "homophones" in held.kinds:
+        automaton, keys = held.sound
+        for index, start, end in automaton.find_matches_as_indexes(sounds(text.plain), overlapping=True):
+            if homophone(text, start, end, keys[index]):
+                yield start, end, keys[index]
+
+
+def _forms(
+    text: Text, held: Search, view: tuple[Any, list[str]], forms: Callable[[str], Sequence[Form]]
+) -> Iterator[tuple[int, int, str]]:
+    automaton, keys = view
+    for index, start, end in automaton.find_matches_as_indexes(text.key, overlapping=True):
+        for form in forms(keys[index]):
+            if form.text == text.key[start:end] and disguised(text, start, keys[index], form):
+                yield start, end, keys[index]
+
+
+def _excepted(text: Text, start: int, end: int, exceptions: tuple[str, ...]) -> bool:
     """Whether the hit lies inside one of the entry's harmless longer words."""
-    for longer in entry.exceptions:
-        at = folded.find(fold(longer), max(0, start - len(longer)))
+    for longer in map(text.folding.fold, exceptions):
+        at = text.key.find(longer, max(0, end - len(longer)))
         if 0 <= at <= start and at + len(longer) >= end:
             return True
     return False
 
 
-def _boundaries(folded: str) -> set[int]:
-    """Offsets at which the segmenter ends a word."""
-    import rjieba
-
-    ends, at = {0}, 0
-    for word in rjieba.cut(folded):
-        at += len(word)
-        ends.add(at)
-    return ends
-
-
-def _cuts_a_word(folded: str, start: int, end: int, ends: set[int] | Sequence[int]) -> bool:
-    """Whether a word of the segmentation overlaps the hit only in part."""
-    before = max(e for e in ends if e <= start)
-    after = min(e for e in ends if e >= end)
-    inside = any(start < e < end for e in ends)
-    return (before < start or after > end) and inside
+def _over_repeats(text: Text, start: int, end: int) -> tuple[int, int]:
+    """The hit with what repeats its first or last character and is no word's: 赌赌博, but not 贩毒 in 贩毒毒品."""
+    alone = {a for a, b in text.words if b - a == 1}
+    while start and start - 1 in alone and text.key[start - 1] == text.key[start] and not text.key[start].isascii():
+        start -= 1
+    while end < len(text.key) and end in alone and text.key[end] == text.key[end - 1] and not text.key[end].isascii():
+        end += 1
+    return start, end

@@ -8,17 +8,13 @@ import polars as pl
 import pytest
 
 from tuwen.filters.boilerplate import Boilerplate
-from tuwen.filters.fold import fold, fold_with_offsets
 from tuwen.filters.language import Language
 from tuwen.filters.length import Length
-from tuwen.filters.lexicon import load
 from tuwen.filters.name_rules import by_rules
 from tuwen.filters.names import Names
 from tuwen.filters.normalise import Normalise, normalise
 from tuwen.filters.scripts import repertoire
 from tuwen.filters.sensitive import Sensitive
-from tuwen.pipeline.columns import with_missing
-from tuwen.pipeline.errors import RecipeError
 from tuwen.pipeline.stage import StageModel, Tally, apply_stage
 
 
@@ -137,56 +133,6 @@ def test_captions_of_boilerplate_alone_are_dropped(caption: str) -> None:
 @pytest.mark.parametrize(
     ("caption", "shipped"),
     [
-        ("有人在赌博", "有人在＊＊"),
-        ("有人在賭博", "有人在＊＊"),
-        ("有人在赌 博", "有人在＊＊＊"),
-        ("有人在赌*博", "有人在＊＊＊"),
-        ("有人在赌\u200b博", "有人在＊＊"),
-        ("买大麻烦不烦", "买大麻烦不烦"),
-        ("贩卖大麻被抓", "贩卖＊＊被抓"),
-        ("他去赌，博物馆关门", "他去赌，博物馆关门"),
-    ],
-)
-def test_sensitive_words_through_disguises_and_not_inside_words(caption: str, shipped: str) -> None:
-    assert through([caption], Sensitive())["caption"].item() == shipped
-
-
-def test_sensitive_spans_point_into_the_caption_as_found() -> None:
-    raw = "ＡＢ&amp;赌*博网站"
-    span = through([raw], Sensitive())["sensitive"].item()[0]
-    assert raw[span["start"] : span["end"]] == "赌*博"
-    assert (span["word"], span["category"], span["action"]) == ("赌博", "gambling", "mask")
-
-
-def test_the_worst_categories_drop_and_a_recipe_may_ship_them_masked() -> None:
-    assert through(["色情广告的牌子"], Sensitive())["reason"].item() == "sensitive_word"
-    assert through(["色情广告的牌子"], Sensitive(drop=False))["caption"].item() == "＊＊广告的牌子"
-
-
-def test_lexicons_of_all_kinds_and_their_errors(tmp_path: Path) -> None:
-    (tmp_path / "a.txt").write_text("#: category=mine action=flag\n香蕉\n苹果,fruit,mask,苹果园\n")
-    (tmp_path / "b.yaml").write_text("veg:\n  action: drop\n  words: [白菜]\n")
-    stage = Sensitive(lexicons=(str(tmp_path / "a.txt"), str(tmp_path / "b.yaml")))
-    out = through(["香蕉和苹果", "苹果园里的人", "白菜"], stage)
-    assert out["caption"].to_list() == ["香蕉和＊＊", "苹果园里的人", "＊＊"]
-    assert out["reason"].to_list() == [None, None, "sensitive_word"]
-    (tmp_path / "bad.txt").write_text("词,类别,mask\n词,类别,burn\n")
-    with pytest.raises(RecipeError, match=r"bad\.txt:2.*'burn'.*mask, drop, flag"):
-        load((str(tmp_path / "bad.txt"),))
-    with pytest.raises(RecipeError, match="no file"):
-        load((str(tmp_path / "nowhere.txt"),))
-
-
-def test_folding_is_the_same_with_and_without_offsets() -> None:
-    for text in ("ＡＢ賭*博，Ｈello １２", "红色的车", "①㎏ \u200b裏"):
-        folded, where = fold_with_offsets(text)
-        assert folded == fold(text)
-        assert len(where) == len(folded)
-
-
-@pytest.mark.parametrize(
-    ("caption", "shipped"),
-    [
         ("张伟先生在公园里散步", "【人名】先生在公园里散步"),
         ("记者王建国摄", "记者【人名】摄"),
         ("演员李娜和导演陈志强出席活动", "演员【人名】和导演【人名】出席活动"),
@@ -246,12 +192,3 @@ def test_a_batch_gives_what_its_rows_give_alone() -> None:
     whole = through(captions, *stages).drop("key")
     alone = pl.concat([through([c], *stages).drop("key") for c in captions], how="diagonal_relaxed")
     assert whole.select(sorted(whole.columns)).equals(alone.select(sorted(whole.columns)))
-
-
-def test_a_long_entry_that_is_no_hit_hides_no_shorter_one(tmp_path: Path) -> None:
-    path = tmp_path / "own.csv"
-    path.write_text("枪支弹药库,weapons,mask,枪支弹药库存\n枪支,weapons,mask\n", "utf-8")
-    rows = pl.DataFrame({"caption_raw": ["枪支弹药库存放在这里", "一座枪支弹药库"]}).with_columns(caption="caption_raw")
-    out = Sensitive(lexicons=(str(path),)).measure(with_missing(rows, ("caption_offsets",)))
-    assert out["caption"].to_list() == ["＊＊弹药库存放在这里", "一座＊＊＊＊＊"]
-    assert [[s["word"] for s in spans] for spans in out["sensitive"]] == [["枪支"], ["枪支弹药库"]]
