@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from importlib.resources import files
@@ -58,13 +58,23 @@ def load(paths: tuple[str, ...]) -> Lexicon:
     Raises ``InputError`` for a file that cannot be read, ``RecipeError`` with file and line for an entry that does
     not hold.
     """
+    problems: list[str] = []
+    lexicon = read(paths, problems)
+    if problems:
+        more = f" (and {len(problems) - 1} more; curate lexicon check lists them)" if len(problems) > 1 else ""
+        raise RecipeError(problems[0] + more)
+    return lexicon
+
+
+def read(paths: Sequence[str], problems: list[str]) -> Lexicon:
+    """The entries of all files that hold; what is wrong with the others goes to ``problems``."""
     entries: list[Entry] = []
     empty: list[str] = []
     digest = hashlib.sha256()
     for path in paths:
         for name, text in _texts(path):
             digest.update(text.encode())
-            found, named = _parse(text, name)
+            found, named = _parse(text, name, problems)
             entries += found
             empty += [category for category in named if not any(e.category == category for e in found)]
     return Lexicon(tuple(entries), digest.hexdigest()[:16], tuple(empty))
@@ -85,10 +95,10 @@ def _texts(path: str) -> list[tuple[str, str]]:
         raise InputError(f"{at}: {error.strerror}") from None
 
 
-def _parse(text: str, name: str) -> tuple[list[Entry], list[str]]:
+def _parse(text: str, name: str, problems: list[str]) -> tuple[list[Entry], list[str]]:
     """The entries of a file, and the categories it names."""
     if name.lower().endswith((".yaml", ".yml")):
-        return _parse_yaml(text, name)
+        return _parse_yaml(text, name, problems)
     now = {"category": Path(name).stem, "action": "mask", "boundary": "auto"}
     columns: tuple[str, ...] = COLUMNS
     found, named = [], []
@@ -97,7 +107,11 @@ def _parse(text: str, name: str) -> tuple[list[Entry], list[str]]:
         if line.startswith("#:"):
             told = dict(p.split("=", 1) for p in line[2:].split() if "=" in p)
             if unknown := set(told) - set(now):
-                raise RecipeError(f"{source}: {', '.join(sorted(unknown))}; expected category=, action= or boundary=")
+                problems.append(f"{source}: {', '.join(sorted(unknown))}; expected category=, action= or boundary=")
+                continue
+            if problem := _wrong({**now, **told}):
+                problems.append(f"{source}: {problem}")
+                continue
             now |= told
             named.append(now["category"])
         elif line.strip() and not line.lstrip().startswith("#"):
@@ -106,26 +120,34 @@ def _parse(text: str, name: str) -> tuple[list[Entry], list[str]]:
                 columns = tuple(cells)
                 continue
             if len(cells) > len(columns):
-                raise RecipeError(
+                problems.append(
                     f"{source}: {len(cells)} values; expected at most {len(columns)}: {','.join(columns)} "
                     "(exceptions have spaces between them)"
                 )
+                continue
             given = {k: v for k, v in zip(columns, cells, strict=False) if v}
-            found.append(_entry({**now, **given}, source))
+            _add(found, {**now, **given}, source, problems)
     return found, named
 
 
-def _entry(given: Mapping[str, str], source: str) -> Entry:
+def _add(found: list[Entry], given: Mapping[str, str], source: str, problems: list[str]) -> None:
+    problem = _wrong(given) if given.get("word") else f"no word; expected {','.join(COLUMNS)}"
+    if problem:
+        problems.append(f"{source}: {problem}")
+        return
+    exceptions = tuple(given.get("exceptions", "").split())
+    found.append(Entry(given["word"], given["category"], given["action"], exceptions, given["boundary"], source))
+
+
+def _wrong(given: Mapping[str, str]) -> str:
+    """What is wrong with an action or a boundary, if anything."""
     for field, valid in (("action", ACTIONS), ("boundary", BOUNDARIES)):
         if given[field] not in valid:
-            raise RecipeError(f"{source}: {field} {given[field]!r}; expected one of: {', '.join(valid)}")
-    if not given.get("word"):
-        raise RecipeError(f"{source}: no word; expected {','.join(COLUMNS)}")
-    exceptions = tuple(given.get("exceptions", "").split())
-    return Entry(given["word"], given["category"], given["action"], exceptions, given["boundary"], source)
+            return f"{field} {given[field]!r}; expected one of: {', '.join(valid)}"
+    return ""
 
 
-def _parse_yaml(text: str, name: str) -> tuple[list[Entry], list[str]]:
+def _parse_yaml(text: str, name: str, problems: list[str]) -> tuple[list[Entry], list[str]]:
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap
     from ruamel.yaml.error import MarkedYAMLError
@@ -134,31 +156,33 @@ def _parse_yaml(text: str, name: str) -> tuple[list[Entry], list[str]]:
         told: Any = YAML(typ="rt").load(text)
     except MarkedYAMLError as error:
         line = error.problem_mark.line + 1 if error.problem_mark else 1
-        raise RecipeError(f"{name}:{line}: not valid YAML: {error.problem}") from None
+        problems.append(f"{name}:{line}: not valid YAML: {error.problem}")
+        return [], []
     if told is None:
         return [], []
     if not isinstance(told, CommentedMap):
-        raise RecipeError(f"{name}:1: expected a mapping of category to words, given {type(told).__name__}")
-    found = []
+        problems.append(f"{name}:1: expected a mapping of category to words, given {type(told).__name__}")
+        return [], []
+    found: list[Entry] = []
     for category, value in told.items():
         group = value if isinstance(value, dict) else {"words": value}
         at = told.lc.key(category)[0] + 1
         words = group.get("words") or []
-        if unknown := set(group) - {"action", "boundary", "words", "exceptions"}:
-            raise RecipeError(
-                f"{name}:{at}: {category}: unknown {', '.join(map(str, unknown))}; "
-                "expected action, boundary, words, exceptions"
+        if unknown := sorted(map(str, set(group) - {"action", "boundary", "words", "exceptions"})):
+            problems.append(
+                f"{name}:{at}: {category}: unknown {', '.join(unknown)}; expected action, boundary, words, exceptions"
             )
         if not isinstance(words, list):
-            raise RecipeError(f"{name}:{at}: {category}: expected a list of words, given {type(words).__name__}")
-        told_all = {
+            problems.append(f"{name}:{at}: {category}: expected a list of words, given {type(words).__name__}")
+            continue
+        shared = {
             "category": str(category),
             "action": str(group.get("action", "mask")),
             "boundary": str(group.get("boundary", "auto")),
             "exceptions": " ".join(map(str, group.get("exceptions") or ())),
         }
-        lines = _yaml_lines(words, at)
-        found += [_entry({**told_all, "word": str(w)}, f"{name}:{n}") for w, n in zip(words, lines, strict=True)]
+        for word, line in zip(words, _yaml_lines(words, at), strict=True):
+            _add(found, {**shared, "word": str(word)}, f"{name}:{line}", problems)
     return found, [str(c) for c in told]
 
 

@@ -275,13 +275,42 @@ def text(
     from .recipe import load
     from .text import chosen_stages, run_text
 
-    given = _options(option or [])
-    if set(given) - {"caption"}:
-        raise UsageError(f"--input {', '.join(sorted(set(given) - {'caption'}))}: only caption=COLUMN is known here")
-    told = run_text(source, out, chosen_stages(load(recipe, sets or []), stage or []), given.get("caption", ""))
+    told = run_text(source, out, chosen_stages(load(recipe, sets or []), stage or []), _caption_column(option))
     terminal.err.print(
         f"{told['inputs']} captions = {told['kept']} kept + {told['dropped']} dropped + {told['failed']} failed"
     )
+
+
+lexicons = typer.Typer(help="Lexicons of sensitive words.", no_args_is_help=True, rich_markup_mode=None)
+app.add_typer(lexicons, name="lexicon")
+
+
+@lexicons.callback()
+def _lexicon() -> None:
+    """Lexicons of sensitive words."""
+
+
+@lexicons.command("check")
+def lexicon_check(
+    lexicon: Annotated[list[str], typer.Argument(metavar="FILE...", help=".txt, .csv or .yaml; or default")],
+    sample: Annotated[
+        str, typer.Option(help="captions (jsonl, csv, tsv, txt, parquet) to report each entry's hit rate on")
+    ] = "",
+    option: Annotated[list[str] | None, typer.Option("--input", help="caption=COLUMN, for the sample")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Lint lexicons that are used together: 0 no errors, 1 errors found, 3 a file cannot be read."""
+    from . import terminal
+    from .lexicons import check, shown
+
+    told = check(lexicon, sample, _caption_column(option))
+    if as_json:
+        terminal.print_json(told)
+    else:
+        for part in shown(told):
+            terminal.out.print(part, markup=False) if isinstance(part, str) else terminal.out.print(part)
+    if told["levels"].get("error"):
+        raise typer.Exit(1)
 
 
 @app.command()
@@ -345,6 +374,14 @@ def _options(pairs: list[str]) -> dict[str, str]:
             raise UsageError(f"--input {pair!r}: expected name=value, e.g. --input caption=title")
         held[name] = value
     return held
+
+
+def _caption_column(pairs: list[str] | None) -> str:
+    """The caption column that was named, if one was."""
+    given = _options(pairs or [])
+    if unknown := sorted(set(given) - {"caption"}):
+        raise UsageError(f"--input {', '.join(unknown)}: only caption=COLUMN is known here")
+    return given.get("caption", "")
 
 
 def _served(config: Any, recipe: Any, stack: ExitStack) -> tuple[Any, Any]:
