@@ -33,9 +33,9 @@ def main() -> None:
     """Print the list for the dictionary that is named."""
     words = commonest(Path(sys.argv[1]).read_text("utf-8"))
     print(
-        f"# The {len(words)} commonest words of two to four characters in the dictionary of jieba 0.42.1 (MIT licence,"
+        f"# The {len(words)} commonest words of two to four characters in the dictionary of jieba 0.42.1, the commonest"
     )
-    print("# Copyright (c) 2013 Sun Junyi; its text is in models/NOTICE), most common first. Made by common_words.py.")
+    print("# first (MIT licence, Copyright (c) 2013 Sun Junyi; its text is in models/NOTICE). Made by common_words.py.")
     for i in range(0, len(words), 30):
         print(" ".join(words[i : i + 30]))
 

@@ -101,7 +101,8 @@ def _parse(text: str, name: str, problems: list[str]) -> tuple[list[Entry], list
         return _parse_yaml(text, name, problems)
     now = {"category": Path(name).stem, "action": "mask", "boundary": "auto"}
     columns: tuple[str, ...] = COLUMNS
-    found, named = [], []
+    found: list[Entry] = []
+    named: list[str] = []
     for number, line in enumerate(text.splitlines(), 1):
         source = f"{name}:{number}"
         if line.startswith("#:"):

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, Literal
 
 from .common_words import common_words
@@ -62,7 +62,7 @@ def _same(entries: Iterable[Entry], search: Search) -> Iterator[Finding]:
     for entry in entries:
         groups[search.folding.fold(entry.word)].append(entry)
     for key, group in groups.items():
-        for before, entry in zip(group, group[1:], strict=False) if key else ():
+        for before, entry in pairwise(group) if key else ():
             how = "again" if entry.word == before.word else f"the same as {before.word} after folding"
             at = f"{how}: {before.source}"
             for field in ("category", "action"):

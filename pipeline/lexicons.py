@@ -66,7 +66,7 @@ def shown(told: dict[str, Any]) -> Iterator[str | Table]:
         share = sample["hit"] / sample["captions"]
         yield f"sample: {sample['captions']} captions, {sample['hit']} with a hit ({share:.3%})"
     levels = told["levels"]
-    counts = ", ".join(f"{levels.get(k, 0)} {k}s" for k in ("error", "warning", "note"))
+    counts = ", ".join(f"{levels.get(k, 0)} {k}{'s' * (levels.get(k, 0) != 1)}" for k in ("error", "warning", "note"))
     per = ", ".join(f"{c} {n}" for c, n in told["categories"].items())
     yield f"{told['entries']} entries ({per}): {counts}"
 
