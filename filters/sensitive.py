@@ -8,7 +8,7 @@ with public lists).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from typing import Any, ClassVar, Literal, get_args
 
 import polars as pl
@@ -64,7 +64,10 @@ def find(caption: str, held: Search, mask: str = "＊") -> list[Span]:
     """
     text = Text(caption, held.folding)
     kept: list[Span] = []
-    found = set(_plain(text, held)) | (set(_other(text, held)) if held.kinds & set(KINDS[6:]) else set())
+    found = set(_plain(text, held))
+    if "repeats" in held.kinds:
+        found |= set(_repeated(text, held, found))
+    found |= set(_other(text, held))
     spans = []
     for start, end, key in found:
         entry = held.entries[key]
@@ -97,17 +100,25 @@ def _plain(text: Text, held: Search) -> Iterator[tuple[int, int, str]]:
             yield start, end, key
 
 
+def _repeated(text: Text, held: Search, found: Set[tuple[int, int, str]]) -> Iterator[tuple[int, int, str]]:
+    """Entries some of whose characters are repeated, where the text holds none without."""
+    short, runs = squeeze(text.key)
+    if len(short) == len(text.key):
+        return
+    view = text.at([a for a, _ in runs])
+    automaton, keys = held.squeezed
+    for index, first, last in automaton.find_matches_as_indexes(short, overlapping=True):
+        key = keys[index]
+        start, end = runs[first][0], runs[last - 1][1]
+        asked = [b - a for a, b in squeeze(key)[1]]
+        enough = all(b - a >= most for (a, b), most in zip(runs[first:last], asked, strict=True))
+        within = any(start <= a and b <= end and k == key for a, b, k in found)
+        if enough and not within and not view.inside_latin(first, last) and not view.cuts(first, last):
+            yield start, end, key
+
+
 def _other(text: Text, held: Search) -> Iterator[tuple[int, int, str]]:
     """Entries in disguises that change their length or their characters."""
-    if "repeats" in held.kinds:
-        short, runs = squeeze(text.key)
-        automaton, keys = held.squeezed if len(short) < len(text.key) else (None, [])
-        for index, first, last in automaton.find_matches_as_indexes(short, overlapping=True) if automaton else ():
-            asked = [b - a for a, b in squeeze(keys[index])[1]]
-            start, end = runs[first][1] - asked[0], runs[last - 1][0] + asked[-1]
-            enough = all(b - a >= most for (a, b), most in zip(runs[first:last], asked, strict=True))
-            if enough and end - start > len(keys[index]) and not text.cuts(start, end):
-                yield start, end, keys[index]
     if "split" in held.kinds:
         yield from _forms(text, held, held.split, lambda key: split_forms(key, held.folding))
     if "pinyin" in held.kinds and any("a" <= c <= "z" for c in text.plain):
@@ -140,7 +151,7 @@ def _excepted(text: Text, start: int, end: int, exceptions: tuple[str, ...]) -> 
 
 def _over_repeats(text: Text, start: int, end: int) -> tuple[int, int]:
     """The hit with what repeats its first or last character and is no word's: 赌赌博, but not 贩毒 in 贩毒毒品."""
-    alone = {a for a, b in text.words if b - a == 1}
+    alone = {i for a, b in text.words if len(set(text.key[a:b])) == 1 for i in range(a, b)}
     while start and start - 1 in alone and text.key[start - 1] == text.key[start] and not text.key[start].isascii():
         start -= 1
     while end < len(text.key) and end in alone and text.key[end] == text.key[end - 1] and not text.key[end].isascii():

@@ -7,6 +7,8 @@ A caption is segmented once, by its dictionary words alone (no guessed ones): å¤
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Sequence
+from copy import copy
 from functools import cached_property, lru_cache
 
 from .disguises import Form
@@ -36,6 +38,15 @@ class Text:
         self.plain, self.where = folding.plain_with_offsets(caption)
         self.key = folding.key(self.plain)
 
+    def at(self, chosen: Sequence[int]) -> Text:
+        """The same caption with some of the folded characters alone."""
+        text = copy(self)
+        for cached in ("words", "parted"):
+            text.__dict__.pop(cached, None)
+        text.plain, text.key = ("".join(s[i] for i in chosen) for s in (self.plain, self.key))
+        text.where = [self.where[i] for i in chosen]
+        return text
+
     @cached_property
     def words(self) -> list[tuple[int, int]]:
         """Start and end of each dictionary word."""
@@ -55,7 +66,7 @@ class Text:
     def apart(self, i: int) -> bool:
         """Whether a sign or a space was taken out before character ``i``; what is invisible does not part."""
         between = self.caption[self.where[i - 1] + 1 : self.where[i]]
-        return any(c.isspace() or unicodedata.category(c)[0] not in "CM" for c in between)
+        return any(c.isspace() or unicodedata.category(c)[0] in "PSZ" for c in between)
 
     def gaps(self, start: int, end: int) -> list[int]:
         """The characters of a hit that something stood before."""

@@ -40,12 +40,9 @@ class Search:
 
     @cached_property
     def squeezed(self) -> tuple[Any, list[str]]:
-        """Search for the entries without repeats, and which entry each pattern is.
-
-        Two characters need none: 赌赌博博 has 赌博 in it.
-        """
+        """Search for the entries without repeats, and which entry each pattern is."""
         pairs = [(squeeze(key)[0], key) for key in self.keys]
-        pairs = [(s, key) for s, key in pairs if len(s) > 2 or (len(s) == 2 and s != key)]
+        pairs = [(s, key) for s, key in pairs if len(s) > 1]
         return _automaton([s for s, _ in pairs]), [key for _, key in pairs]
 
     @cached_property
