@@ -2,8 +2,8 @@
 
     python benchmarks/sensitive_words.py --data ../shared/data [--captions FILE[:COLUMN]]... [--entries 20000]
 
-- The lexicon: the default one and words drawn by seed from jieba's dictionary (two to six Han characters, at most 50
-  occurrences by its counts, so words of the kind that lists hold and not everyday ones).
+- The lexicon: the default one and words drawn by seed from jieba's dictionary (two to six simplified Han characters, at
+  most 50 occurrences by its counts, so words of the kind that lists hold and not everyday ones).
 - Recall: each entry disguised in each way that it can be, by seed, in a carrier sentence; found is the share whose
   disguise was marked as that entry, exact the share whose span is the disguise to the character. Homophones are any
   of the 3,755 characters of GB 2312's first level that sound the same but for the tone. Parts of characters and
@@ -37,7 +37,7 @@ import numpy as np
 
 from tuwen import __version__
 from tuwen.filters.disguises import parts
-from tuwen.filters.fold import CHARACTERS
+from tuwen.filters.fold import CHARACTERS, folding
 from tuwen.filters.lexicon import Entry, load
 from tuwen.filters.name_model import MODEL
 from tuwen.filters.name_model import load as load_model
@@ -66,7 +66,9 @@ def _dictionary() -> list[str]:
 
     lines = (Path(jieba.__file__).parent / "dict.txt").read_text("utf-8").splitlines()
     rows = (line.split(" ") for line in lines)
-    return [w for w, n, _ in rows if 2 <= len(w) <= 6 and int(n) <= 50 and all("一" <= c <= "鿿" for c in w)]
+    found = [w for w, n, _ in rows if 2 <= len(w) <= 6 and int(n) <= 50 and all("一" <= c <= "鿿" for c in w)]
+    simple = folding(frozenset({"script"})).fold("\n".join(found)).split("\n")
+    return [w for w, s in zip(found, simple, strict=True) if w == s]
 
 
 def lexicon(size: int, made_up: bool = False) -> list[Entry]:

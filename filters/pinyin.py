@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 
 from .fold import without_marks
@@ -17,6 +17,14 @@ def _readings() -> dict[int, str]:
     from pypinyin.pinyin_dict import pinyin_dict
 
     return {code: _plain(told.partition(",")[0]) for code, told in pinyin_dict.items()}
+
+
+@cache
+def _ambiguous() -> frozenset[str]:
+    """Characters that are read in several ways, tones aside."""
+    from pypinyin.pinyin_dict import pinyin_dict
+
+    return frozenset(chr(c) for c, told in pinyin_dict.items() if len({_plain(s) for s in told.split(",")}) > 1)
 
 
 @cache
@@ -35,14 +43,17 @@ def sounds(text: str) -> str:
     return text.translate(_table())
 
 
-def spoken(word: str) -> list[str]:
+@lru_cache(1 << 16)
+def spoken(word: str) -> tuple[str, ...]:
     """The syllables of a word of Chinese characters alone, in Latin letters, as the word is read; else nothing."""
     from pypinyin import lazy_pinyin
 
-    if not word or not all(ord(c) in _readings() for c in word):
-        return []
-    told = [_plain(s) for s in lazy_pinyin(word)]
-    return told if len(told) == len(word) else []
+    readings = _readings()
+    told = tuple(readings.get(ord(c), "") for c in word)
+    if not all(told) or _ambiguous().isdisjoint(word):
+        return told if all(told) else ()
+    read = tuple(_plain(s) for s in lazy_pinyin(word))
+    return read if len(read) == len(word) else told
 
 
 def sound_forms(word: str) -> list[str]:

@@ -8,7 +8,7 @@ with public lists).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any, ClassVar, Literal, get_args
 
 import polars as pl
@@ -131,7 +131,7 @@ def _other(text: Text, held: Search) -> Iterator[tuple[int, int, str]]:
 
 
 def _forms(
-    text: Text, held: Search, view: tuple[Any, list[str]], forms: Callable[[str], Sequence[Form]]
+    text: Text, held: Search, view: tuple[Any, list[str]], forms: Callable[[str], Iterable[Form]]
 ) -> Iterator[tuple[int, int, str]]:
     automaton, keys = view
     for index, start, end in automaton.find_matches_as_indexes(text.key, overlapping=True):

@@ -25,6 +25,8 @@ DIGITS = 4
 COMMON = 5000
 """Occurrences in the segmenter's dictionary from which a character is a word of its own, no disguise (在, 看, 车)."""
 
+GRAMMAR = frozenset("着了过的地得上下在不是有和与一个们来去里到中出起看好要会能可很太都也就还又我你他她它这那")
+"""Characters that stand beside any verb or noun; an entry of two characters with one of them has no homophones."""
 EVERYDAY = 20_000
 """The same for the edges of longer entries, which more characters speak for."""
 
@@ -97,6 +99,10 @@ class Text:
             a < end and b > start and (a < start or b > end) and b - a > 1 for a, b in self.parted
         )
 
+    def is_word(self, start: int, end: int) -> bool:
+        """Whether a dictionary word of two characters or more lies within the stretch."""
+        return any(start <= a and b <= end and b - a > 1 for a, b in self.words)
+
     def holds_word(self, start: int, end: int) -> bool:
         """Whether a dictionary word of two characters or more reaches into the stretch."""
         return any(a < end and b > start and b - a > 1 for a, b in self.words)
@@ -107,14 +113,16 @@ def disguised(text: Text, start: int, entry: str, form: Form) -> bool:
     end = start + len(form.text)
     if text.inside_latin(start, end) or text.cuts(start, end):
         return False
+    places = [(start + a, start + b) for a, b in form.places()]
     if form.kind == "split":
-        return not any(text.holds_word(a, b) for a, b in _changed(start, form))
+        # 女子 is a word; longer entries have more characters that speak for them, and 贝反毒 is 贩毒 all the same.
+        return len(entry) > 2 or not any(text.is_word(a, b) for a, b in places)
     if form.kind == "initial":
         surface = text.caption[text.where[start] : text.where[end - 1] + 1]
         # Capitals before a character are labels (A座, T恤); where two characters are left they hide a word as well.
         return not _in_dictionary(surface) and (len(entry) > 2 or surface == surface.lower())
-    if all(form.changed):
-        parts = [a for a, _ in _changed(start, form)]
+    if len(form.changes) == len(entry):
+        parts = [a for a, _ in places]
         gaps = text.gaps(start, end)
         spelled_out = len(gaps) == end - start - 1
         return len(form.text) >= LETTERS and form.text not in foreign() and (spelled_out or set(gaps) <= set(parts))
@@ -131,6 +139,8 @@ def homophone(text: Text, start: int, end: int, entry: str) -> bool:
     if len(entry) > 2:
         # 着红色 is no 赭红色: what stands at the edge is a word beside a word.
         return not any(i in (start, end - 1) and _frequency(text.plain[i]) > EVERYDAY for i in changed)
+    if any(c in GRAMMAR for c in entry):
+        return False
     # 杜博 may be a person, and 在 or 看 is a word that stands beside any other.
     common = any(_frequency(text.plain[i]) > COMMON for i in changed)
     return not common and not (changed == [start] and text.plain[start] in names_lexicon("surnames"))
@@ -139,19 +149,6 @@ def homophone(text: Text, start: int, end: int, entry: str) -> bool:
 def digits_of_its_own(text: Text, start: int, end: int, plain_entry: str) -> bool:
     """False where a short entry of digits alone stands in other digits: 三五 is not 35."""
     return end - start >= DIGITS or not text.key[start:end].isdigit() or text.plain[start:end] == plain_entry
-
-
-def _changed(start: int, form: Form) -> list[tuple[int, int]]:
-    """Where the characters stand that were replaced."""
-    return [s for s, changed in zip(_places(start, form), form.changed, strict=True) if changed]
-
-
-def _places(start: int, form: Form) -> list[tuple[int, int]]:
-    out = []
-    for width in form.widths:
-        out.append((start, start + width))
-        start += width
-    return out
 
 
 def _words(text: str) -> list[tuple[int, int]]:

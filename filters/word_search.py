@@ -65,10 +65,9 @@ class Search:
         """An entry as it is spoken: its characters without other foldings than those of form."""
         return self.folding.plain(self.entries[key].word)
 
-    def _forms(self, forms: Callable[[str], Sequence[Form]]) -> tuple[Any, list[str]]:
-        pairs = {(f.text, key) for key in self.keys for f in forms(key) if f.text not in self.entries}
-        ordered = sorted(pairs)
-        return _automaton([text for text, _ in ordered]), [key for _, key in ordered]
+    def _forms(self, forms: Callable[[str], Iterable[Form]]) -> tuple[Any, list[str]]:
+        pairs = dict.fromkeys((f.text, key) for key in self.keys for f in forms(key) if f.text not in self.entries)
+        return _automaton([text for text, _ in pairs]), [key for _, key in pairs]
 
     def candidates(self, captions: Sequence[str | None]) -> npt.NDArray[np.bool_]:
         """(rows,) where a caption may hold a word; whether it does is for ``sensitive.find`` to say."""

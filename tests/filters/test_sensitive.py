@@ -173,8 +173,9 @@ def test_foldings_are_the_same_with_and_without_offsets() -> None:
 def test_forms_of_an_entry() -> None:
     forms = {f.text: f for f in (*split_forms("枪支", ALL), *latin_forms("枪支", "枪支"))}
     assert {"木仓支", "枪十又", "木仓十又", "qiangzhi", "枪zhi", "枪z", "枪zh", "q支"} <= set(forms)
-    assert forms["木仓支"].widths == (2, 1)
-    assert forms["木仓支"].changed == (True, False)
+    assert forms["木仓支"].changes == ((0, "木仓"),)
+    assert forms["木仓十又"].places() == [(0, 2), (2, 4)]
+    assert "nu人" in {f.text for f in latin_forms("女人", "女人")}
     assert squeeze("赌赌aa博") == ("赌aa博", [(0, 2), (2, 3), (3, 4), (4, 5)])
 
 
