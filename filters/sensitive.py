@@ -8,6 +8,8 @@ with public lists).
 
 from __future__ import annotations
 
+from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Set
 from typing import Any, ClassVar, Literal, get_args
 
@@ -78,9 +80,11 @@ def find(caption: str, held: Search, mask: str = "＊") -> list[Span]:
         a, b = text.where[start], text.where[end - 1] + 1
         replacement = None if entry.action == "flag" else mask * (b - a)
         spans.append(Span(a, b, entry.word, entry.category, entry.action, replacement))
+    taken = bytearray(len(caption))
     for span in sorted(spans, key=lambda s: (_WORST.index(s.action), s.start - s.end, s.start, s.word)):
-        if all(span.end <= s.start or span.start >= s.end for s in kept):
+        if not any(taken[span.start : span.end]):
             kept.append(span)
+            taken[span.start : span.end] = b"\1" * (span.end - span.start)
     return sorted(kept)
 
 
@@ -106,13 +110,16 @@ def _repeated(text: Text, held: Search, found: Set[tuple[int, int, str]]) -> Ite
     if len(short) == len(text.key):
         return
     view = text.at([a for a, _ in runs])
+    known: dict[str, list[int]] = defaultdict(list)
+    for a, _, key in sorted(found):
+        known[key].append(a)
     automaton, keys = held.squeezed
     for index, first, last in automaton.find_matches_as_indexes(short, overlapping=True):
         key = keys[index]
         start, end = runs[first][0], runs[last - 1][1]
         asked = [b - a for a, b in squeeze(key)[1]]
         enough = all(b - a >= most for (a, b), most in zip(runs[first:last], asked, strict=True))
-        within = any(start <= a and b <= end and k == key for a, b, k in found)
+        within = bisect_left(known[key], end) > bisect_left(known[key], start)
         if enough and not within and not view.inside_latin(first, last) and not view.cuts(first, last):
             yield start, end, key
 
@@ -151,9 +158,9 @@ def _excepted(text: Text, start: int, end: int, exceptions: tuple[str, ...]) -> 
 
 def _over_repeats(text: Text, start: int, end: int) -> tuple[int, int]:
     """The hit with what repeats its first or last character and is no word's: 赌赌博, but not 贩毒 in 贩毒毒品."""
-    alone = {i for a, b in text.words if len(set(text.key[a:b])) == 1 for i in range(a, b)}
-    while start and start - 1 in alone and text.key[start - 1] == text.key[start] and not text.key[start].isascii():
+    first, last = text.key[start], text.key[end - 1]
+    while not first.isascii() and start and text.key[start - 1] == first and start - 1 in text.alone:
         start -= 1
-    while end < len(text.key) and end in alone and text.key[end] == text.key[end - 1] and not text.key[end].isascii():
+    while not last.isascii() and end < len(text.key) and text.key[end] == last and end in text.alone:
         end += 1
     return start, end

@@ -6,7 +6,9 @@ A caption is segmented once, by its dictionary words alone (no guessed ones): �
 
 from __future__ import annotations
 
+import sys
 import unicodedata
+from bisect import bisect_right
 from collections.abc import Sequence
 from copy import copy
 from functools import cached_property, lru_cache
@@ -47,7 +49,7 @@ class Text:
     def at(self, chosen: Sequence[int]) -> Text:
         """The same caption with some of the folded characters alone."""
         text = copy(self)
-        for cached in ("words", "parted"):
+        for cached in ("words", "parted", "alone"):
             text.__dict__.pop(cached, None)
         text.plain, text.key = ("".join(s[i] for i in chosen) for s in (self.plain, self.key))
         text.where = [self.where[i] for i in chosen]
@@ -68,6 +70,11 @@ class Text:
                 pieces += [(a + start, b + start) for a, b in _words(self.plain[start:i])]
                 start = i
         return pieces
+
+    @cached_property
+    def alone(self) -> frozenset[int]:
+        """Characters that are a word of their own, or of one with their like (哈哈)."""
+        return frozenset(i for a, b in self.words if len(set(self.key[a:b])) == 1 for i in range(a, b))
 
     def apart(self, i: int) -> bool:
         """Whether a sign or a space was taken out before character ``i``; what is invisible does not part."""
@@ -94,22 +101,22 @@ class Text:
         赌博机 is made of 赌博, 大麻哈鱼 is not of 大麻: 哈鱼 is no word.
         With ``whole`` no longer word will do.
         """
-        for a, b in self.words:
-            if a < end and b > start and (a < start or b > end):
+        for a, b in _near(self.words, start, end):
+            if a < start or b > end:
                 inside = a <= start and end <= b
                 if not inside or whole or not _made_of(self.plain[a:b], start - a, end - a):
                     return True
         return bool(self.gaps(start, end)) and any(
-            a < end and b > start and (a < start or b > end) and b - a > 1 for a, b in self.parted
+            (a < start or b > end) and b - a > 1 for a, b in _near(self.parted, start, end)
         )
 
     def is_word(self, start: int, end: int) -> bool:
         """Whether a dictionary word of two characters or more lies within the stretch."""
-        return any(start <= a and b <= end and b - a > 1 for a, b in self.words)
+        return any(start <= a and b <= end and b - a > 1 for a, b in _near(self.words, start, end))
 
     def holds_word(self, start: int, end: int) -> bool:
         """Whether a dictionary word of two characters or more reaches into the stretch."""
-        return any(a < end and b > start and b - a > 1 for a, b in self.words)
+        return any(b - a > 1 for a, b in _near(self.words, start, end))
 
 
 def disguised(text: Text, start: int, entry: str, form: Form) -> bool:
@@ -153,6 +160,12 @@ def homophone(text: Text, start: int, end: int, entry: str) -> bool:
 def digits_of_its_own(text: Text, start: int, end: int, plain_entry: str) -> bool:
     """False where a short entry of digits alone stands in other digits: 三五 is not 35."""
     return end - start >= DIGITS or not text.key[start:end].isdigit() or text.plain[start:end] == plain_entry
+
+
+def _near(words: list[tuple[int, int]], start: int, end: int) -> list[tuple[int, int]]:
+    """The words that overlap a stretch; they are in order and leave nothing out."""
+    first = max(0, bisect_right(words, (start, sys.maxsize)) - 1)
+    return [w for w in words[first : first + 1 + end - start] if w[0] < end and w[1] > start]
 
 
 def _words(text: str) -> list[tuple[int, int]]:

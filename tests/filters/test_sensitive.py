@@ -170,6 +170,14 @@ def test_foldings_are_the_same_with_and_without_offsets() -> None:
             assert kinds or plain == text
 
 
+def test_a_very_long_caption_takes_time_in_proportion() -> None:
+    """A hit must not look at every word of the caption: 20,000 hits would take minutes."""
+    caption = "有人在赌 博，贝者博和赌赌博博，" * 7000
+    found = words(caption)
+    assert len(found) == 21_000
+    assert {surface for _, surface in found} == {"赌 博", "贝者博", "赌赌博博"}
+
+
 def test_forms_of_an_entry() -> None:
     forms = {f.text: f for f in (*split_forms("枪支", ALL), *latin_forms("枪支", "枪支"))}
     assert {"木仓支", "枪十又", "木仓十又", "qiangzhi", "枪zhi", "枪z", "枪zh", "q支"} <= set(forms)
