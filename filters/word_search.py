@@ -5,7 +5,7 @@
 ``sound``   entries and captions both as syllables, for homophones (堵博).
 
 ``candidates`` looks at a whole batch at once, so that a caption without a candidate costs no Python time, and the
-number of entries matters little: 200 and 50,000 cost about the same (benchmarks/sensitive_words.py).
+number of entries matters little (benchmarks/sensitive_words.py).
 """
 
 from __future__ import annotations
