@@ -37,8 +37,13 @@ def colours(text: Sentence) -> Iterator[re.Match[str]]:
         start, end = match.span()
         mixed = text.text[start - 1 : start] in _one_colour() or text.text[end : end + 1] in _one_colour()
         bare = not match["se"] and not text.noun_at(_past(text.text, end))
-        if not (mixed or bare or "相间" in text.text[end : end + 3]):
+        other = _NO_COLOUR.match(text.text, end)
+        if not (mixed or bare or other):
             yield match
+
+
+_NO_COLOUR = re.compile("相间|的?皮肤|情|狂|彩")
+"""What makes of a colour word something else than the colour of a thing."""
 
 
 @cache
@@ -91,7 +96,7 @@ def size(text: Sentence) -> Iterator[Edit]:
     for match in found(text, pattern("size"), "not_size"):
         end = match.end()
         noun = head(text, end)
-        if match.group() in ("大", "小") and (not noun or (match.group() == "小" and living(noun))):
+        if match.group() in ("大", "小") and (not noun or noun[-1] == "人" or (match.group() == "小" and living(noun))):
             continue
         if match.group() in ("胖", "瘦") and not (text.noun_at(_past(text.text, end))):
             continue
@@ -113,7 +118,7 @@ def _material_heads() -> tuple[str, ...]:
     return tuple(sorted((w for line in lines("material_heads") for w in line.split()), key=len, reverse=True))
 
 
-_IN_WATER = re.compile("[游泳划潜浮捞钻溅淹冲]|跳[水入进]|[掉落扑]")
+_IN_WATER = re.compile("[游泳划潜浮捞钻溅淹冲跳掉落扑]")
 
 
 def position(text: Sentence) -> Iterator[Edit]:
@@ -125,6 +130,8 @@ def position(text: Sentence) -> Iterator[Edit]:
         if match.group()[-1] in "地滩坪" and text.text[end : end + 1] in ("上", "里", "中", "车", "靴", "鞋"):
             continue
         rest = text.text[:start] + text.text[end:]
+        if match.group()[-1] == "上" and "下" in rest:
+            continue
         if match.group()[0] in "水河泳游" and _IN_WATER.search(rest):
             continue
         if any(mark in rest for mark in "雪草沙水海冰树" if mark in match.group()):
@@ -156,7 +163,11 @@ def _actions() -> dict[str, tuple[str, tuple[str, ...]]]:
 
 
 _FREE = re.compile(r"(?:[，。！]|$|的(?!时候|很|非常|好|速度)|着[，。]|着$|了[，。]|了$)")
-_BEFORE = re.compile(r"(?:[起往向朝爬把被给贴]|为了|准备|开始|停止|参加|学习|练习|不|没有?|一起)$")
+_FOR = re.compile("[给为帮替用]")
+_BOUND = re.compile("着|了[，。]?$")
+_SEPARABLE = frozenset("觉步舞架车水照书画球路")
+"""Last characters of verbs that hold their object and take no 着 after it (睡觉, 跑步)."""
+_BEFORE = re.compile(r"(?:[起往向朝爬把被给贴玩做搞]|为了|准备|开始|停止|参加|学习|练习|不|没有?|一起)$")
 
 
 def action(text: Sentence) -> Iterator[Edit]:
@@ -166,17 +177,31 @@ def action(text: Sentence) -> Iterator[Edit]:
         (start, end), (frame, options) = match.span(), known[match.group()]
         if not text.begins(start) or (end not in text.ends and frame != "at") or _BEFORE.search(text.text[:start]):
             continue
-        if frame in ("free", "whole") and not _FREE.match(text.text, end):
+        if frame in ("free", "whole") and (not _FREE.match(text.text, end) or _FOR.search(text.text[:start])):
             continue
         if frame in ("at", "with") and (
             end == len(text.text) or (text.text[end] in "，。的一了" and text.text[end : end + 2][1:] not in MEASURES)
         ):
             continue
+        if frame in ("being", "wheels") and not _fits(text, end, frame):
+            continue
         rest = text.text[:start] + text.text[end:]
+        if _BOUND.match(text.text, end):
+            options = tuple(o for o in options if o[-1] not in _SEPARABLE)
         for option in options:
             # 骑马 where there is a 自行车 elsewhere would name it twice; 抱 and 抱着 are one action.
             if not any(part in rest for part in (option, option.rstrip("着在"))):
                 yield start, end, option
+
+
+def _fits(text: Sentence, at: int, frame: str) -> bool:
+    """Whether the object that begins at ``at`` is a being, or a thing on wheels."""
+    counted = re.compile(rf"(?:[{NUMBERS}]?[{MEASURES}])?").match(text.text, at)
+    start = counted.end() if counted else at
+    noun = text.noun_at(start) or text.noun_at(_past(text.text, start))
+    if frame == "wheels":
+        return noun.endswith("车")
+    return noun in ("人", "孩子") or living(noun) or (noun in things() and things()[noun].category == "person")
 
 
 _COUNT = re.compile(
@@ -232,7 +257,9 @@ def thing(text: Sentence) -> Iterator[Edit]:
         if not text.separate(start, end) or end not in text.ends or text.noun_at(start) != match.group():
             continue
         before, rest = text.text[:start], text.text[:start] + "|" + text.text[end:]
-        if (noun.category == "ball" and before[-1:] in ("打", "踢")) or text.text[end : end + 1] in _COMPOUND:
+        if (before[-1:] in ("打", "踢", "接")) or text.text[end : end + 1] in _COMPOUND:
+            continue
+        if noun.category not in ("person", "animal") and text.text[end : end + 1] in tuple("手迷友"):
             continue
         if noun.category == "person" and re.search("[他她]|男女|夫妇|情侣", text.text):
             continue
@@ -241,11 +268,13 @@ def thing(text: Sentence) -> Iterator[Edit]:
         for other in others(noun):
             if any(name in rest for name in other.names) or any(n in rest for n in noun.names):
                 continue
+            parallel = len(other.names) == len(noun.names)
+            name = other.names[noun.names.index(match.group()) if parallel else 0]
             if counted and adjacent and counted[1] not in other.measures:
                 measured = text.text[counted.start(1) + 1 : start]
-                yield counted.start(1), end, other.measures[0] + measured + other.names[0]
+                yield counted.start(1), end, other.measures[0] + measured + name
             elif _far_measure(before, noun.measures) <= set(other.measures):
-                yield start, end, other.names[0]
+                yield start, end, name
 
 
 _COMPOUND = frozenset("场员者队馆票皮肉奶汁店厂房屋架包套壳板圈式型形状样座垫绳鞍")
