@@ -14,11 +14,11 @@ nor segmenter, looks at each:
 
 It finds a negative *identical in meaning* where it equals the caption, or another caption of the image, but for signs,
 的 and 着; where what was exchanged shares an English gloss; or where two sides of 和, 与, 跟, 、, 及 or 旁边 merely
-changed places. It finds one *ungrammatical* where a numeral and measure that the caption did not have stand before a noun whose
-measures in CC-CEDICT are others (个, and measures of groups, pass for any); where a new word is not made of words in
-CC-CEDICT (three at most); where a word stands twice in a row as it did not before; or where the parts of speech are not
-those of the caption, nouns with what qualifies them and verbs with their object taken as one. The last also counts what
-LAC reads otherwise for no good reason, so it is an upper bound, and told apart.
+changed places. It finds one *ungrammatical* where a numeral and measure that the caption did not have stand before a
+noun whose measures in CC-CEDICT are others (个, and measures of groups, pass for any); where a new word is not made of
+words in CC-CEDICT (three at most); where a word stands twice in a row as it did not before; or where the parts of
+speech are not those of the caption, nouns with what qualifies them and verbs with their object taken as one. The last
+also counts what LAC reads otherwise for no good reason, so it is an upper bound, and told apart.
 """
 
 from __future__ import annotations

@@ -36,7 +36,9 @@ def colours(text: Sentence) -> Iterator[re.Match[str]]:
     for match in found(text, _colour_pattern(), "not_colour"):
         start, end = match.span()
         mixed = text.text[start - 1 : start] in _one_colour() or text.text[end : end + 1] in _one_colour()
-        bare = not match["se"] and not text.noun_at(_past(text.text, end))
+        noun = text.noun_at(_past(text.text, end))
+        skin = noun in things() and things()[noun].category == "person"
+        bare = not match["se"] and (not noun or skin)
         other = _NO_COLOUR.match(text.text, end)
         if not (mixed or bare or other):
             yield match
@@ -167,7 +169,7 @@ _FOR = re.compile("[给为帮替用]")
 _BOUND = re.compile("着|了[，。]?$")
 _SEPARABLE = frozenset("觉步舞架车水照书画球路")
 """Last characters of verbs that hold their object and take no 着 after it (睡觉, 跑步)."""
-_BEFORE = re.compile(r"(?:[起往向朝爬把被给贴玩做搞]|为了|准备|开始|停止|参加|学习|练习|不|没有?|一起)$")
+_BEFORE = re.compile(r"(?:[起往向朝爬把被给贴玩做搞的]|为了|准备|开始|停止|参加|学习|练习|不|没有?|一起)$")
 
 
 def action(text: Sentence) -> Iterator[Edit]:

@@ -15,7 +15,7 @@ from functools import cache, lru_cache
 from importlib.resources import files
 
 NUMBERS = "一两二三四五六七八九十"
-MEASURES = "只个条辆艘架座棵朵把本名位头匹件块张根支颗幅台栋间家瓶杯碗盘副顶面枝部列片双匹"
+MEASURES = "只个条辆艘架座棵朵把本名位头匹件块张根支颗幅台栋间家瓶杯碗盘副顶面枝部列片双峰"
 _JOINED = re.compile(
     rf"[戴穿骑玩踢打咬追接抢拿背抱牵遛喂举提扔推拉叼看弹吹拎开坐]着?|(?:[{NUMBERS}]?[{MEASURES}])?[大小老深浅淡红黄蓝绿白黑灰棕花]?"
 )
