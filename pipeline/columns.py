@@ -131,6 +131,13 @@ _ALL = (
     Column("duplicate_of", pl.String, "relate", "key of the pair that stays in this one's place"),
     Column("duplicate_kind", pl.String, "relate", "what matched: key, pair, image or caption"),
     Column("captions_merged", pl.List(pl.String), "relate", "captions of dropped pairs that show the same image"),
+    Column(
+        "captions_beside",
+        pl.List(pl.String),
+        "relate",
+        "captions of other pairs that show the very same image",
+        ledger=False,
+    ),
     Column("cluster", pl.String, "relate", "smallest key of the cluster that must stay in one split"),
     Column("contaminates", pl.String, "relate", "evaluation set and item that this pair matches"),
     # made

@@ -32,6 +32,7 @@ STAGES: dict[str, str] = {
     "image_repeats": "filters.repeats:ImageRepeats",
     "caption_repeats": "filters.repeats:CaptionRepeats",
     "semantic_duplicates": "filters.semantic:SemanticDuplicates",
+    "captions_beside": "scoring.beside:CaptionsBeside",
     "split": "filters.split:Split",
     "synthetic_captions": "scoring.captioner:SyntheticCaptions",
     "hard_negatives": "scoring.negatives:HardNegatives",

@@ -94,9 +94,9 @@ def _told_of_the_image(batch: pl.DataFrame) -> list[set[str]]:
     """For each row every caption that its image is known to have: its own, those merged into it, those beside it."""
     columns = [c for c in ("caption", "caption_raw", "caption_synthetic") if c in batch.columns]
     told = [{c for c in row if c} for row in batch.select(columns).rows()]
-    if "captions_merged" in batch.columns:
-        for known, merged in zip(told, batch["captions_merged"], strict=True):
-            known.update(merged if merged is not None else ())
+    for column in {"captions_merged", "captions_beside"} & set(batch.columns):
+        for known, others in zip(told, batch[column], strict=True):
+            known.update(others if others is not None else ())
     if "image_sha256" in batch.columns:
         together: dict[str, set[str]] = {}
         for known, image in zip(told, batch["image_sha256"], strict=True):
