@@ -25,6 +25,8 @@ REASONS: dict[str, tuple[str, str]] = {
     "image_blocklisted": ("the image stands on the blocklist", "图片在屏蔽名单中"),
     "low_score": ("image and caption do not match", "图文不匹配"),
     "high_score": ("the score is above the ceiling", "分数高于上限"),
+    "below_percentile": ("the score is not among the best of the run", "分数未进入前列"),
+    "low_rank": ("others of its block match better", "同组中有更匹配的图文"),
     "same_pair": ("the very same pair stands elsewhere", "完全相同的图文对"),
     "pair_duplicate": ("image and caption repeat a better pair", "图文与更好的一对重复"),
     "template_caption": ("a caption that the site repeats on many pages", "网站在多个页面重复的文字"),

@@ -1,21 +1,23 @@
 """Scores each pair by the cosine of image and caption and drops what lies under the threshold.
 
 0.3 is OPPOVL's threshold for its scorer. It means nothing for another one until ``curate calibrate`` has
-been run; matched and unrelated pairs of Chinese-CLIP, say, overlap around 0.3 to 0.4.
+been run; matched and unrelated pairs of Chinese-CLIP, say, overlap around 0.3 to 0.4. Where a recipe names no
+threshold, the scorer's own is taken and recorded. Rules that need other pairs are stages of the relate phase:
+``score_percentile`` and ``rank_rule``.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import polars as pl
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from ..pipeline.stage import StageModel, operational
 from ..pipeline.stage import threshold as decides
-from .scorer import ARTICLE_THRESHOLD, EMBEDDED, Embeddings, fingerprint, load_scorer
+from .scorer import ARTICLE_THRESHOLD, EMBEDDED, Embeddings, default_threshold, fingerprint, load_scorer
 
 DECIMALS = 4
 """Scores are rounded before any decision, so that the last bits of a sum cannot change a verdict."""
@@ -31,7 +33,13 @@ class Score(StageModel):
     scorer: str = Field(
         EMBEDDED, description="embedded, an open_clip NAME/WEIGHTS, or a folder (open_clip, Chinese-CLIP)"
     )
-    threshold: float = decides(ARTICLE_THRESHOLD, "cosine; less drops (OPPOVL: 0.3 with BriVL)", ge=-1, le=1)
+    threshold: float = decides(
+        ARTICLE_THRESHOLD,
+        "cosine; less drops (OPPOVL: 0.3 with BriVL); where none is given, the scorer's own: that of the "
+        "calibration.json in its folder, or as published",
+        ge=-1,
+        le=1,
+    )
     ceiling: float = decides(
         1.0, "cosine; more drops (DanQing: 0.44, above which text in the image is read)", ge=-1, le=1
     )
@@ -44,6 +52,13 @@ class Score(StageModel):
     threads: int = operational(
         1, "torch threads per process; one, because sums over more differ in the last bits", ge=1
     )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _own_threshold(cls, given: Any) -> Any:
+        if not isinstance(given, dict) or given.get("threshold") is not None:
+            return given
+        return {**given, "threshold": default_threshold(str(given.get("scorer", EMBEDDED)))}
 
     def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
         model = load_scorer(self.scorer, self.device, self.batch_size, self.threads)

@@ -29,6 +29,10 @@ Embeddings = NDArray[np.float32]
 EMBEDDED = "embedded"
 ARTICLE_THRESHOLD = 0.3
 """OPPOVL's bound for its scorer (BriVL); matched Chinese-CLIP pairs lie between 0.3 and 0.6."""
+PUBLISHED = {"ViT-B-32/openai": 0.28, "ViT-B-32-quickgelu/openai": 0.28}
+"""Thresholds that published data sets were made with (LAION-5B: 0.28)."""
+CALIBRATION = "calibration.json"
+"""What ``curate calibrate -o FOLDER`` leaves in a scorer's folder: its threshold is that scorer's default."""
 
 
 class Scorer(Protocol):
@@ -61,9 +65,10 @@ class TorchScorer:
         encode_texts: Callable[[Any], Any],
         device: str,
         batch: int,
+        threshold: float = ARTICLE_THRESHOLD,
     ) -> None:
         self.name, self.hash, self.device, self.batch = name, digest, device, batch
-        self.threshold, self.embedded = ARTICLE_THRESHOLD, name == EMBEDDED
+        self.threshold, self.embedded = threshold, name == EMBEDDED
         self._prepare, self._tokenize = prepare, tokenize
         self._images, self._texts = encode_images, encode_texts
 
@@ -126,6 +131,22 @@ def embedded_folder() -> Path:
     return Path(str(files(__package__) / "embedded"))
 
 
+def default_threshold(spec: str) -> float:
+    """The threshold that belongs to a scorer: from the calibration in its folder, as published, else the article's.
+
+    Raises ``RecipeError`` where the calibration holds no threshold.
+    """
+    path = Path(spec.removeprefix("local-dir:")) / CALIBRATION
+    if spec == EMBEDDED or not path.is_file():
+        return PUBLISHED.get(spec, ARTICLE_THRESHOLD)
+    try:
+        return float(json.loads(path.read_text("utf-8"))["threshold"])
+    except (ValueError, KeyError, TypeError):
+        raise RecipeError(
+            f"{path} holds no threshold (no calibration, or one that found none). Give score.threshold, or remove it"
+        ) from None
+
+
 def fingerprint(spec: str) -> str:
     """16 hex digits over a model's weights (for a name: over the name), without loading it."""
     folder = embedded_folder() if spec == EMBEDDED else Path(spec.removeprefix("local-dir:"))
@@ -157,7 +178,15 @@ def model_and_tokenizer(folder: Path, device: str) -> tuple[Any, Any, Any]:
 def _open_clip_folder(name: str, folder: Path, device: str, batch: int) -> Scorer:
     model, prepare, tokenizer = model_and_tokenizer(folder, device)
     return TorchScorer(
-        name, fingerprint(str(folder)), prepare, tokenizer, model.encode_image, model.encode_text, device, batch
+        name,
+        fingerprint(str(folder)),
+        prepare,
+        tokenizer,
+        model.encode_image,
+        model.encode_text,
+        device,
+        batch,
+        default_threshold(str(folder)),
     )
 
 
@@ -186,7 +215,15 @@ def _open_clip_name(spec: str, device: str, batch: int) -> Scorer:
         ) from None
     model.eval()
     return TorchScorer(
-        spec, fingerprint(spec), prepare, tokenizer, model.encode_image, model.encode_text, device, batch
+        spec,
+        fingerprint(spec),
+        prepare,
+        tokenizer,
+        model.encode_image,
+        model.encode_text,
+        device,
+        batch,
+        default_threshold(spec),
     )
 
 
@@ -217,7 +254,10 @@ def _chinese_clip(folder: Path, device: str, batch: int) -> Scorer:
     def images(pixels: Any) -> Any:
         return _pooled(model.get_image_features(pixel_values=pixels))
 
-    return TorchScorer(folder.name, fingerprint(str(folder)), prepare, tokenize, images, texts, device, batch)
+    threshold = default_threshold(str(folder))
+    return TorchScorer(
+        folder.name, fingerprint(str(folder)), prepare, tokenize, images, texts, device, batch, threshold
+    )
 
 
 def image_processor(folder: Path) -> Any:
