@@ -291,7 +291,7 @@ def _matrix(vectors: pl.Series) -> Embeddings:
 def _embedded(
     scorer: str, stage: Score, rows: pl.DataFrame, told: dict[str, Any], notes: tuple[str, ...] = ()
 ) -> Gathered:
-    model = load_scorer(scorer, stage.device, stage.batch_size, stage.threads)
+    model = load_scorer(scorer, stage.device, stage.batch_size, stage.threads, stage.precision)
     images, captions = model.embed_images(rows["image"].to_list()), model.embed_texts(rows["caption"].to_list())
     return Gathered(scorer, f"{model.name}@{model.hash}", images, captions, *_numbers(rows), told, notes)
 

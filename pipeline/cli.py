@@ -180,6 +180,23 @@ def calibrate(
         terminal.out.print(f"picture: {out}/calibration.svg   figures: {out}/calibration.json", markup=False)
 
 
+@app.command("export-scorer")
+def export_scorer(
+    scorer: Annotated[str, typer.Argument(help="embedded, an open_clip NAME/WEIGHTS, or a folder")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder to write; give it to --scorer afterwards")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a scorer as ONNX files, which run without torch, and compare their scores with its own."""
+    from ..scoring.export_scorer import export_scorer as exporting
+    from . import terminal
+
+    told = exporting(scorer, out)
+    if as_json:
+        terminal.print_json(told)
+        return
+    terminal.out.print(f"wrote {out}; scores differ by at most {told['difference']:.1e}", markup=False)
+
+
 @app.command()
 def crawl(
     seeds: Annotated[list[str], typer.Argument(metavar="SEED...", help="addresses to begin at")],

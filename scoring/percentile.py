@@ -52,4 +52,4 @@ class ScorePercentile(StageModel):
 
 
 def _steps() -> pl.Expr:
-    return (pl.col("score").cast(pl.Float64) * 10**DECIMALS).round().cast(pl.Int32)
+    return (pl.col("score").cast(pl.Float64) * float(10**DECIMALS)).round().cast(pl.Int32)
