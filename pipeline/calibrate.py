@@ -17,10 +17,11 @@ import numpy as np
 import polars as pl
 
 from ..filters.shingles import I64, fold_column, hash_strings, mix64
+from ..scoring.blocks import Embeddings
 from ..scoring.calibration import Calibration, Curve, Scores, calibrate, curve, score_pairs
 from ..scoring.calibration_picture import svg
 from ..scoring.score import Score
-from ..scoring.scorer import Embeddings, fingerprint, load_scorer
+from ..scoring.scorer import fingerprint, load_scorer
 from . import files
 from .columns import with_missing
 from .errors import InputError, RunError, UsageError

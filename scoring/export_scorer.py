@@ -148,11 +148,11 @@ class _Chinese:
 
 def _sides(processor: Any, folder: Path) -> tuple[str, tuple[int, int]]:
     """The resize of a processor of transformers, and height and width of what it gives."""
-    size = {k: v for k, v in dict(processor.size).items() if v}
+    size: dict[str, int] = {k: v for k, v in dict(processor.size).items() if v}
     crop = {k: v for k, v in dict(processor.crop_size or {}).items() if v} if processor.do_center_crop else None
     if set(size) == {"height", "width"} and crop in (None, size):
         return "squash", (size["height"], size["width"])
-    short = size.get("shortest_edge")
+    short = size.get("shortest_edge", 0)
     if set(size) == {"shortest_edge"} and crop == {"height": short, "width": short}:
         return "shortest", (short, short)
     raise RecipeError(f"{folder}: resizing to {size} with a crop of {crop} cannot be exported")

@@ -17,7 +17,8 @@ from pydantic import Field, model_validator
 
 from ..pipeline.stage import StageModel, operational
 from ..pipeline.stage import threshold as decides
-from .scorer import ARTICLE_THRESHOLD, EMBEDDED, Embeddings, default_threshold, fingerprint, load_scorer
+from .blocks import Embeddings
+from .scorer import ARTICLE_THRESHOLD, EMBEDDED, default_threshold, fingerprint, load_scorer
 
 DECIMALS = 4
 """Scores are rounded before any decision, so that the last bits of a sum cannot change a verdict."""

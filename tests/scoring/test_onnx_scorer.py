@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_pictures_are_prepared_as_open_clip_does(mode: str, interpolation: str) 
     mean, std = (0.48, 0.45, 0.40), (0.26, 0.27, 0.28)
     told = OnnxDescription(
         name="x", size=(48, 48), resize=mode, interpolation=interpolation, fill=7, mean=mean, std=std, context=8
-    )  # type: ignore[arg-type]
+    )
     theirs = image_transform(48, False, mean, std, mode, interpolation, fill_color=7)
     for data in odd_pictures():
         image = Image.open(io.BytesIO(data)).convert("RGB")
@@ -129,13 +130,14 @@ def test_what_cannot_be_exported_or_read_says_so(tmp_path: Path, exported: dict[
         export_scorer(str(source), tmp_path / "mine")
     with pytest.raises(RecipeError, match="needs torch"):
         load_scorer(str(made), precision="bf16")
-    for change, words in (
+    changes: tuple[tuple[Callable[[Path], object], str], ...] = (
         (lambda f: (f / "text.onnx").unlink(), r"text\.onnx is missing"),
         (lambda f: (f / "image.onnx").write_bytes(b"no model"), "no ONNX model that can be loaded"),
         (lambda f: (f / "scorer.yaml").write_text("name: x\nsize: [3]\n"), r"scorer\.yaml: size"),
         (lambda f: (f / "scorer.yaml").write_text("- a\n"), "no mapping"),
         (lambda f: (f / "tokenizer.json").unlink(), r"tokenizer\.json is missing"),
-    ):
+    )
+    for change, words in changes:
         broken = tmp_path / words.replace("\\", "")[:9]
         broken.mkdir()
         for path in made.iterdir():
