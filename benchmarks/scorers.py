@@ -7,8 +7,9 @@
 compares the scores of tuwen's scorers with those that open_clip and transformers give when called plainly.
 ``speed`` times in turns, on prepared blocks of 32, the model called bare (``encode_image`` under inference mode, no
 more) and tuwen's scorer around it; then the scorer from JPEG bytes on, where the next block is decoded while the
-model works; and decoding and preparing alone. On a busy machine the CPU-seconds are those to read. The models: the embedded one (64 pixels) and an open_clip ViT-S/16
-of 224 pixels with random weights, whose arithmetic is that of trained ones.
+model works; and decoding and preparing alone. On a busy machine the CPU-seconds are those to read. The models:
+the embedded one (64 pixels) and an open_clip ViT-S/16 of 224 pixels with random weights, whose arithmetic is that of
+trained ones.
 """
 
 from __future__ import annotations

@@ -60,6 +60,7 @@ class EmitOptions:
 def emit(units: Sequence[str], stages: list[StageModel], options: EmitOptions, beam_options: Any) -> None:
     """Write all shards and the ledger."""
     beam_run.run(
+        "emit",
         lambda p: (
             p
             | "Units" >> beam.Create(list(units), reshuffle=True)

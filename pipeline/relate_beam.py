@@ -27,7 +27,7 @@ from ..filters.components import components
 from . import batch as _coder  # noqa: F401  (registers the coder of batches)
 from . import beam_run, files
 from .columns import with_missing
-from .relate import judged, publish, read_columns, unit_name
+from .relate import height, judged, publish, read_columns, unit_name
 from .stage import StageModel
 
 KEYED = tuple[int, pl.DataFrame]
@@ -95,23 +95,32 @@ def relate_stage(stage: StageModel, place: Place, state: tuple[str, ...], option
     """Run one stage; ``place.own`` then holds a file per unit with ordinal and the columns of ``state``."""
     numbers = list(range(len(place.parts)))
     if isinstance(stage, SpreadStage):
-        rows = sum(_height(path) for path in place.parts)
+        rows = sum(height(path) for path in place.parts)
         partitions = max(1, min(65536, rows * ENTRIES_PER_ROW // ENTRIES))
-        _run("Meet", numbers, _Spread(stage, place, partitions), _Meet(stage, place), options)
+        _run(stage.name, "Meet", numbers, _Spread(stage, place, partitions), _Meet(stage, place), options)
         bins = group_candidates(place)
-        _run("Settle", numbers, _Gather(place, bins), _Settle(stage, place), options)
+        _run(stage.name, "Settle", numbers, _Gather(place, bins), _Settle(stage, place), options)
     if isinstance(stage, CountedStage):
         count = _Count(stage, place)
-        beam_run.run(lambda p: p | beam.Create(numbers, reshuffle=True) | "Count" >> beam.ParDo(count), options)
+        beam_run.run(
+            f"{stage.name}-count",
+            lambda p: p | beam.Create(numbers, reshuffle=True) | "Count" >> beam.ParDo(count),
+            options,
+        )
         files.write_parquet(files.join(place.own, SUMS), add_counts(place))
     finish = _Finish(stage, place, state)
-    beam_run.run(lambda p: p | beam.Create(numbers, reshuffle=True) | "Finish" >> beam.ParDo(finish), options)
+    beam_run.run(
+        f"{stage.name}-finish",
+        lambda p: p | beam.Create(numbers, reshuffle=True) | "Finish" >> beam.ParDo(finish),
+        options,
+    )
 
 
 def publish_units(parts: Sequence[str], before: str, out: str, state: tuple[str, ...], options: Any) -> None:
     """Write each unit's file of the phase from the state after its last stage."""
     units = [unit_name(path) for path in parts]
     beam_run.run(
+        "publish",
         lambda p: p | beam.Create(units, reshuffle=True) | "Publish" >> beam.ParDo(_Publish(before, out, state)),
         options,
     )
@@ -148,8 +157,9 @@ def add_counts(place: Place) -> pl.DataFrame:
     return pl.DataFrame() if total is None else total
 
 
-def _run(name: str, numbers: list[int], first: beam.DoFn, second: beam.DoFn, options: Any) -> None:
+def _run(stage: str, name: str, numbers: list[int], first: beam.DoFn, second: beam.DoFn, options: Any) -> None:
     beam_run.run(
+        f"{stage}-{name.lower()}",
         lambda p: (
             p
             | "Units" >> beam.Create(numbers, reshuffle=True)
@@ -269,8 +279,3 @@ class _Publish(beam.DoFn):
 
     def process(self, unit: str) -> None:
         publish(files.read_parquet(files.join(self.before, f"{unit}.parquet")), unit, self.out, self.state)
-
-
-def _height(path: str) -> int:
-    with files.open_read(path) as handle:
-        return int(pl.scan_parquet(handle).select(pl.len()).collect().item())

@@ -1,0 +1,148 @@
+"""The same input on every runner gives the same bytes: local, portable, and a real Flink cluster.
+
+The Flink test fetches 0.4 GB (Flink through pip, the job server through Maven) the first time, so it is a step of
+its own: set TUWEN_TEST_FLINK=1, as CI does where Java and Maven are. All others need nothing.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import os
+import socket
+import subprocess
+import sys
+import urllib.request
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pytest
+
+from tests.conftest import curate
+from tests.pipeline.test_engine import folder_of_photographs, ledger_rows
+
+ROOT = Path(__file__).parents[2]
+
+
+@dataclass(frozen=True)
+class Case:
+    """Inputs and recipe, and what one local process makes of them."""
+
+    words: tuple[str | Path, ...]
+    shards: dict[str, str]
+    rows: pl.DataFrame
+
+
+def digests(out: Path) -> dict[str, str]:
+    return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in sorted((out / "shards").glob("*.tar"))}
+
+
+@pytest.fixture(scope="module")
+def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
+    folder = tmp_path_factory.mktemp("runners")
+    inputs = [folder_of_photographs(folder / f"in{n}", 5, 4 * n) for n in range(4)]
+    stages = "[normalise, language, decode, jpeg, pair_duplicates, split]"
+    (folder / "r.yaml").write_text(f"name: r\nstages: {stages}\nshards: {{samples: 6}}\n")
+    words = ("run", *inputs, "-r", folder / "r.yaml")
+    curate(*words, "-o", folder / "one", "-j", "1")
+    rows = ledger_rows(folder / "one")
+    # The folders overlap by one photograph: there is something to relate.
+    assert rows.filter(pl.col("status") == "dropped").height == 3
+    shards = digests(folder / "one")
+    assert len(shards) >= 3
+    return Case(words, shards, rows)
+
+
+def check(case: Case, out: Path, words: Sequence[str]) -> None:
+    curate(*case.words, "-o", out, *words)
+    assert digests(out) == case.shards
+    assert ledger_rows(out).equals(case.rows)
+
+
+def test_two_local_workers(case: Case, tmp_path: Path) -> None:
+    check(case, tmp_path / "out", ["-j", "2"])
+
+
+def test_the_portable_runner(case: Case, tmp_path: Path) -> None:
+    """Beam's job service with a worker over gRPC; the pairs are compared by shuffles, as on a cluster."""
+    beam = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"]
+    check(case, tmp_path / "out", ["--spread-above", "0", "--", *beam])
+
+
+@pytest.fixture(scope="module")
+def flink() -> Iterator[tuple[str, list[str]]]:
+    """A cluster of two task slots: its REST address and the options that send a pipeline there."""
+    if not os.environ.get("TUWEN_TEST_FLINK"):
+        pytest.skip("fetches 0.4 GB and needs Java and Maven: set TUWEN_TEST_FLINK=1")
+    port = free_ports(6)
+    environment = {**os.environ, "FLINK_PORT": str(port), "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+    command = [str(ROOT / "scripts" / "flink")]
+    started = subprocess.run([*command, "start"], env=environment, capture_output=True, text=True, timeout=900)
+    assert started.returncode == 0, started.stderr[-3000:]
+    try:
+        yield f"http://localhost:{port}", started.stdout.splitlines()[-1].split()
+    finally:
+        subprocess.run([*command, "stop"], env=environment, check=True, timeout=60)
+
+
+@pytest.mark.timeout(1200)
+def test_a_flink_cluster(case: Case, tmp_path: Path, flink: tuple[str, list[str]]) -> None:
+    rest, beam = flink
+    before = get(f"{rest}/overview")
+    assert before["slots-total"] >= 2
+    check(case, tmp_path / "out", ["--spread-above", "0", "--", *beam])
+
+    jobs = {job["name"]: job for job in get(f"{rest}/jobs/overview")["jobs"]}
+    assert all(job["state"] == "FINISHED" for job in jobs.values())
+    measured = counters(get(f"{rest}/jobs/{jobs['tuwen-measure']['jid']}/accumulators"))
+    emitted = counters(get(f"{rest}/jobs/{jobs['tuwen-emit']['jid']}/accumulators"))
+    print(f"\nFlink {before['flink-version']}: {before['taskmanagers']} task managers, {before['slots-total']} slots")
+    print(f"{len(jobs)} jobs finished: {', '.join(jobs)}")
+    print(f"counters of tuwen-measure, read back from the cluster: {measured}")
+    print(f"counters of tuwen-emit: {emitted}")
+    assert measured["units/done"] == 4
+    assert measured["language/in"] == 20
+    assert measured["jpeg/kept"] == 20
+    assert emitted["shards/written"] == len(case.shards)
+    # Every step of the relate phase ran there too.
+    assert {"tuwen-pair-duplicates-meet", "tuwen-pair-duplicates-settle", "tuwen-split-finish"} <= jobs.keys()
+
+
+def counters(told: dict[str, Any]) -> dict[str, int]:
+    """The user's counters in what Flink's REST interface tells of a job's accumulators (``stage/word``)."""
+    total: Counter[str] = Counter()
+    for accumulator in told["user-task-accumulators"]:
+        for info in json.loads(accumulator["value"])["metrics"].get("attempted", []):
+            if info["urn"] == "beam:metric:user:sum_int64:v1":
+                name = f"{info['labels']['NAMESPACE']}/{info['labels']['NAME']}"
+                total[name] += varint(base64.b64decode(info["payload"]))
+    return {name: n for name, n in sorted(total.items()) if not name.endswith("/us")}
+
+
+def varint(data: bytes) -> int:
+    """Beam's integers on the wire: seven bits a byte, the lowest first."""
+    return sum((byte & 0x7F) << 7 * at for at, byte in enumerate(data))
+
+
+def get(url: str) -> dict[str, Any]:
+    with urllib.request.urlopen(url, timeout=10) as answer:
+        told: dict[str, Any] = json.load(answer)
+        return told
+
+
+def free_ports(n: int) -> int:
+    """The first of ``n`` ports in a row that nothing listens on."""
+    for first in range(18100, 60000, 50):
+        try:
+            for port in range(first, first + n):
+                with socket.socket() as one:
+                    one.bind(("localhost", port))
+        except OSError:
+            continue
+        return first
+    raise AssertionError("no ports are free")
