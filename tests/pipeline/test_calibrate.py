@@ -8,9 +8,10 @@ import polars as pl
 import pytest
 
 from tests.conftest import Finished, curate
-from tuwen.pipeline import calibrate
+from tuwen.pipeline import calibrate, engine
 from tuwen.pipeline.errors import InputError, RunError, UsageError
 from tuwen.pipeline.recipe import load, parse
+from tuwen.pipeline.replay import replay
 from tuwen.sample_data.draw import render
 from tuwen.sample_data.faults import encode
 from tuwen.sample_data.world import caption, random_scene
@@ -111,3 +112,25 @@ def test_a_scorer_with_an_odd_path_makes_a_valid_line() -> None:
     line = calibrate.recipe_line("模型/a b: {c}", 0.25)
     stage = parse(f"name: x\nstages:\n  {line}\n", "x.yaml").stages[0]
     assert isinstance(stage, Score) and stage.scorer == "模型/a b: {c}"
+
+
+RULES = (
+    "name: rules\nstages:\n  - normalise\n  - decode\n  - jpeg\n"
+    "  - score: {embeddings: true, threshold: %s, ceiling: %s}\n"
+    "  - rank_rule: {block: 12, needs: %s}\n  - score_percentile: {best: %s}\n"
+)
+
+
+def test_a_replay_answers_every_decision_rule_as_a_run_would(folder: Path, tmp_path: Path) -> None:
+    first, second = (parse(RULES % rule, "r.yaml") for rule in ((0.0, 1.0, "either", 0.9), (0.3, 0.68, "both", 0.4)))
+    told = [
+        engine.run(engine.RunConfig((str(folder),), str(tmp_path / name), workers=1), recipe)
+        for name, recipe in (("first", first), ("second", second))
+    ]
+    again = replay(str(tmp_path / "first"), [], engine.RunConfig((), str(tmp_path / "again"), workers=1), second)
+    assert again["counts"] == told[1]["counts"] != told[0]["counts"]
+    columns = ["key", "status", "stage", "reason", "score_better", "rank_caption", "rank_image", "rank_block"]
+    ledgers = [pl.read_parquet(tmp_path / n / "ledger" / "*.parquet").sort("key") for n in ("second", "again")]
+    assert ledgers[0].select(columns).equals(ledgers[1].select(columns))
+    reasons = set(ledgers[0]["reason"])
+    assert {"below_percentile", "high_score"} <= reasons

@@ -150,6 +150,15 @@ def test_a_chinese_clip_folder_gives_what_transformers_gives(tmp_path: Path) -> 
     assert np.abs(scorer.embed_texts(CAPTIONS) - out.text_embeds.numpy()).max() < 1e-5
 
 
+def test_half_precision_moves_scores_a_little(tmp_path: Path) -> None:
+    folder = open_clip_folder(tmp_path / "model")
+    images, _ = pictures(6)
+    full, half = (load_scorer(str(folder), "cpu", 4, precision=p) for p in ("fp32", "bf16"))
+    scores = [s.embed_images(images) @ s.embed_texts(CAPTIONS).T for s in (full, half)]
+    assert scores[1].dtype == np.float32
+    assert 0 < np.abs(scores[0] - scores[1]).max() < 0.03
+
+
 def test_unknown_scorers_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"did you mean .*ViT-B-32"):
         load_scorer("ViT-B-31/openai")
