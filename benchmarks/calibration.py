@@ -100,11 +100,11 @@ def table(path: Path, rows: list[dict[str, Any]]) -> Path:
     return path
 
 
-def calibrate(what: str, words: list[str | Path], given: argparse.Namespace) -> dict[str, Any]:
-    """Run ``curate calibrate`` and print a line of what it found."""
+def calibrate(what: str, words: list[str | Path], precision: float, given: argparse.Namespace) -> None:
+    """Run ``curate calibrate`` and print what it found."""
     out = given.out / what.replace(" ", "-")
     command = [sys.executable, "-m", "tuwen.pipeline.cli", "calibrate", *map(str, words), "-o", str(out), "--json"]
-    shares = ["--precision", str(given.precision), "--mismatched", str(given.mismatched)]
+    shares = ["--precision", str(precision), "--mismatched", str(given.mismatched)]
     done = subprocess.run([*command, *shares], capture_output=True, text=True)
     if done.returncode:
         sys.exit(f"{what}: {done.stderr[-2000:]}")
@@ -122,7 +122,6 @@ def calibrate(what: str, words: list[str | Path], given: argparse.Namespace) -> 
     for warning in told["warnings"]:
         print(f"  warning: {warning}")
     print(f"  picture: {out / 'calibration.svg'}")
-    return told
 
 
 def main() -> None:
@@ -134,7 +133,9 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=96)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--precision", type=float, default=0.7, help="0.95 is beyond a model of 480 photos")
+    parser.add_argument(
+        "--precision", type=float, default=0.7, help="for the photos; 0.95 is beyond a model of 480 of them"
+    )
     parser.add_argument("--mismatched", type=float, default=0.5)
     given = parser.parse_args()
     torch.set_num_threads(given.threads)
@@ -153,9 +154,9 @@ def main() -> None:
         options = ["-r", "photos", "--input", f"images={(given.data / 'images_224').absolute()}"]
         options += ["--scorer", str(root / "scorer")]
         for what, some in (("held out photos", held), ("photos trained on", seen)):
-            calibrate(what, [table(root / f"{what.replace(' ', '-')}.jsonl", some), *options], given)
+            calibrate(what, [table(root / f"{what.replace(' ', '-')}.jsonl", some), *options], given.precision, given)
         write_sample(root / "sample", seed=given.seed)
-        calibrate("embedded sample", [root / "sample"], given)
+        calibrate("embedded sample", [root / "sample"], 0.95, given)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "image_blurred": ("the image is blurred", "图片模糊"),
     "image_unsafe": ("the detector finds the image unsafe", "检测为不安全图片"),
     "image_blocklisted": ("the image stands on the blocklist", "图片在屏蔽名单中"),
+    "unsafe_by_prompt": ("the image is nearest to an unsafe prompt", "图片最接近不安全提示词"),
     "low_score": ("image and caption do not match", "图文不匹配"),
     "high_score": ("the score is above the ceiling", "分数高于上限"),
     "below_percentile": ("the score is not among the best of the run", "分数未进入前列"),

@@ -18,7 +18,8 @@ from pydantic import Field, model_validator
 from ..pipeline.stage import StageModel, operational
 from ..pipeline.stage import threshold as decides
 from .blocks import Embeddings
-from .scorer import ARTICLE_THRESHOLD, EMBEDDED, default_threshold, fingerprint, load_scorer
+from .prompts import margins, prompt_vectors, prompts_hash
+from .scorer import ARTICLE_THRESHOLD, EMBEDDED, Scorer, default_threshold, fingerprint, load_scorer
 
 DECIMALS = 4
 """Scores are rounded before any decision, so that the last bits of a sum cannot change a verdict."""
@@ -28,7 +29,10 @@ class Score(StageModel):
     """Cosine of image and caption by a contrastive scorer; pairs under the threshold are dropped."""
 
     name: ClassVar[str] = "score"
-    adds: ClassVar[tuple[str, ...]] = ("score", "scorer", "image_embedding", "caption_embedding")
+    adds: ClassVar[tuple[str, ...]] = (
+        *("score", "scorer", "image_embedding", "caption_embedding"),
+        *("prompt_margin", "prompt_class"),
+    )
     on_images: ClassVar[bool] = True
 
     scorer: str = Field(
@@ -47,6 +51,18 @@ class Score(StageModel):
     embeddings: bool = Field(
         False,
         description="keep both unit vectors in the ledger, 4 bytes a dimension (semantic_duplicates)",
+    )
+    prompts: str = Field(
+        "",
+        description="zero-shot image safety: a file of 'class: prompt' lines, or default for the Chinese ones that "
+        "ship; empty: none",
+    )
+    prompt_margin: float = decides(
+        0.0,
+        "cosine by which an unsafe prompt may be nearer to the image than the nearest safe one; more drops "
+        "(0: the nearest prompt decides, as in CLIP's zero-shot classification)",
+        ge=-2,
+        le=2,
     )
     batch_size: int = Field(32, ge=1, description="pairs the model sees at once; fixed, the last batch is padded")
     precision: Literal["fp32", "bf16"] = Field(
@@ -77,14 +93,26 @@ class Score(StageModel):
             scorer=pl.lit(f"{model.name}@{model.hash}"),
             image_embedding=_vectors(images if self.embeddings else None, batch.height),
             caption_embedding=_vectors(texts[at] if self.embeddings else None, batch.height),
+            **self._safety(model, images),
         )
+
+    def _safety(self, model: Scorer, images: Embeddings) -> dict[str, pl.Series]:
+        """Margin and class of the nearest unsafe prompt, by the vectors that the score has made."""
+        if not self.prompts:
+            return {}
+        margin, kinds = margins(images, *prompt_vectors(model, self.prompts))
+        rounded = np.round(margin.astype(np.float64), DECIMALS)
+        return {"prompt_margin": pl.Series(rounded, dtype=pl.Float32), "prompt_class": pl.Series(kinds)}
 
     def reasons(self) -> Mapping[str, pl.Expr]:
         value = pl.col("score").cast(pl.Float64).round(DECIMALS)
-        return {"low_score": value < self.threshold, "high_score": value > self.ceiling}
+        margin = pl.col("prompt_margin").cast(pl.Float64).round(DECIMALS)
+        unsafe = {"unsafe_by_prompt": margin > self.prompt_margin} if self.prompts else {}
+        return {**unsafe, "low_score": value < self.threshold, "high_score": value > self.ceiling}
 
     def resources(self) -> Mapping[str, str]:
-        return {self.scorer: fingerprint(self.scorer)}
+        prompts = {self.prompts: prompts_hash(self.prompts)} if self.prompts else {}
+        return {self.scorer: fingerprint(self.scorer), **prompts}
 
     def notices(self) -> tuple[str, ...]:
         if self.scorer != EMBEDDED:
