@@ -198,6 +198,11 @@ def _smallest(batches: Iterable[pl.DataFrame], pairs: int, seed: int) -> pl.Data
     held = pl.DataFrame()
     for batch in batches:
         drawn = batch.with_columns(_drawn=pl.Series(_drawn(batch["key"], seed)))
+        if held.height == pairs:
+            # Most rows of a long input end here, before their images are copied.
+            drawn = drawn.filter(pl.col("_drawn") <= held["_drawn"].max())
+        if held.width and not drawn.height:
+            continue
         held = pl.concat([held, drawn], how="diagonal_relaxed") if held.width else drawn
         held = held.sort("_drawn", "key", "origin").head(pairs)
     return held.drop("_drawn", strict=False)
@@ -224,17 +229,17 @@ def from_run(run: str, scorer: str | None, pairs: int, seed: int) -> Gathered:
     where = {"source": run, "seed": seed}
     recorded = _recorded(ledger, used, scorer)
     if recorded is not None:
-        rows = _smallest([ledger.filter(recorded).select(*_COLUMNS).collect()], pairs, seed)
+        rows = _chosen(ledger.filter(recorded), _COLUMNS, pairs, seed)
         if rows.height:
             return _from_vectors(scorer or str(used and used.scorer), rows, where)
     folder, places = byte_places(run, sorted(ledger.select(pl.col("unit").unique()).collect()["unit"]))
     everything = bool(told["dropped_too"]) and folder == files.join(run, "parts")
     came = _came_to_score(recipe) if everything else pl.col("status") == "kept"
-    rows = ledger.filter(came).select("unit", "ordinal", *_COLUMNS[:4]).collect()
-    rows = rows.join(places, on=["unit", "ordinal"])
+    there = pl.col("part").is_not_null()
+    held = ledger.filter(came).join(places.lazy().filter(there), on=["unit", "ordinal"], suffix="_there")
+    rows = _chosen(held, (*_COLUMNS[:4], "part", "offset", "length"), pairs, seed)
     if not rows.height:
         raise UsageError(f"{run} holds no vectors and no images of kept pairs; give the run's input instead")
-    rows = _smallest([rows], pairs, seed)
     rows = rows.with_columns(image=pl.Series(_images(folder, rows), dtype=pl.Binary))
     notes = () if used is None or everything else (_KEPT_ONLY.format(used.threshold),)
     return _embedded(scorer or str(used and used.scorer), used or Score(), rows, where | {"vectors": "made"}, notes)
@@ -264,6 +269,13 @@ def _recorded(ledger: pl.LazyFrame, used: Score | None, scorer: str | None) -> p
     if scorer is None or scorer == used.scorer:
         return there
     return there & pl.col("scorer").str.ends_with(f"@{fingerprint(scorer)}")
+
+
+def _chosen(rows: pl.LazyFrame, columns: tuple[str, ...], pairs: int, seed: int) -> pl.DataFrame:
+    """The sample's ``columns``; only names are read of the pairs that are not in it."""
+    drawn = _smallest([rows.select("key", "origin").collect()], pairs, seed)
+    found = rows.select(*columns).filter(pl.col("key").is_in(drawn["key"].implode())).collect()
+    return found.join(drawn, on=["key", "origin"], how="semi").sort("key", "origin")
 
 
 def _images(folder: str, rows: pl.DataFrame) -> list[bytes]:
