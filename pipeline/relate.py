@@ -73,7 +73,7 @@ def relate(
     if spread is None:
         from .beam_run import is_local
 
-        spread = options is not None and not is_local(options) and sum(map(height, parts)) > spread_above
+        spread = options is not None and not is_local(options) and sum(files.each(height, parts, out)) > spread_above
     parts = sorted(parts)
     known = [path for index in sorted({getattr(s, "index", "") for s in stages} - {""}) for path in pair_files(index)]
     state = tuple(dict.fromkeys([*STATE, *(c for s in stages for c in s.adds)]))
@@ -142,7 +142,7 @@ def _spread(
 def read_light(parts: Sequence[str], stages: Sequence[StageModel]) -> pl.DataFrame:
     """The columns that ``stages`` read, of all parts; columns that a part lacks are null."""
     wanted = list(dict.fromkeys([*BASE, *(c for s in stages for c in getattr(s, "reads", ()))]))
-    frames = [read_columns(path, wanted) for path in parts]
+    frames = files.each(lambda path: read_columns(path, wanted), parts, parts[0]) if parts else []
     return pl.concat([pl.DataFrame(schema={c: COLUMNS[c].dtype for c in wanted}), *frames], rechunk=True)
 
 
@@ -175,9 +175,11 @@ def publish(rows: pl.DataFrame, unit: str, out: str, state: tuple[str, ...]) -> 
 def _count(parts: Sequence[str], steps: Sequence[StageModel], out: str, times: dict[str, int]) -> RelateResult:
     """Counts from the files that were written."""
     columns = ["status", "stage", "reason", "split"]
-    ended = (
-        files.read_parquet(files.join(out, f"{unit_name(p)}{SUFFIX}"), columns).group_by(columns).len() for p in parts
-    )
+
+    def ends(part: str) -> pl.DataFrame:
+        return files.read_parquet(files.join(out, f"{unit_name(part)}{SUFFIX}"), columns).group_by(columns).len()
+
+    ended = files.each(ends, parts, out)
     schema = dict.fromkeys(columns, pl.String)
     table = pl.concat([pl.DataFrame(schema={**schema, "len": pl.get_index_type()}), *ended])
     kept = table.filter(pl.col("status").is_null())

@@ -35,7 +35,6 @@ UNIT = 1 << 32
 """A node is the number of its unit times this, plus its ordinal."""
 ENTRIES = 1 << 22
 """Entries per partition aimed at: about 200 MB in a worker."""
-ENTRIES_PER_ROW = 16
 GROUP_ROWS = 1 << 18
 """Rows per bin of groups aimed at."""
 SUMS = "sums.parquet"
@@ -43,7 +42,11 @@ SUMS = "sums.parquet"
 
 @runtime_checkable
 class SpreadStage(Protocol):
-    """A relate stage that compares rows with one another."""
+    """A relate stage that compares rows with one another.
+
+    ``entries_per_row`` says how many entries ``spread`` makes of a row at the most, from which the number of
+    partitions follows; one where it is not told.
+    """
 
     def spread(self, rows: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pl.DataFrame]]:
         """Entries of rows (with ``node``) by partition."""
@@ -95,8 +98,8 @@ def relate_stage(stage: StageModel, place: Place, state: tuple[str, ...], option
     """Run one stage; ``place.own`` then holds a file per unit with ordinal and the columns of ``state``."""
     numbers = list(range(len(place.parts)))
     if isinstance(stage, SpreadStage):
-        rows = sum(height(path) for path in place.parts)
-        partitions = max(1, min(65536, rows * ENTRIES_PER_ROW // ENTRIES))
+        rows = sum(files.each(height, place.parts, place.own))
+        partitions = partitions_for(rows, stage)
         _run(stage.name, "Meet", numbers, _Spread(stage, place, partitions), _Meet(stage, place), options)
         bins = group_candidates(place)
         _run(stage.name, "Settle", numbers, _Gather(place, bins), _Settle(stage, place), options)
@@ -116,6 +119,11 @@ def relate_stage(stage: StageModel, place: Place, state: tuple[str, ...], option
     )
 
 
+def partitions_for(rows: int, stage: SpreadStage) -> int:
+    """Partitions of so many rows' entries."""
+    return max(1, min(65536, rows * int(getattr(stage, "entries_per_row", 1)) // ENTRIES))
+
+
 def publish_units(parts: Sequence[str], before: str, out: str, state: tuple[str, ...], options: Any) -> None:
     """Write each unit's file of the phase from the state after its last stage."""
     units = [unit_name(path) for path in parts]
@@ -129,7 +137,7 @@ def publish_units(parts: Sequence[str], before: str, out: str, state: tuple[str,
 def group_candidates(place: Place) -> int:
     """Join the candidate pairs into groups and lay both out by bin; the number of bins."""
     folder = files.join(place.own, "pairs")
-    found = [files.read_parquet(files.join(folder, name)) for name in files.names(folder, ".parquet")]
+    found = files.each(lambda n: files.read_parquet(files.join(folder, n)), files.names(folder, ".parquet"), folder)
     if not found:
         return 0
     pairs = pl.concat(found).unique().sort("a", "b")
@@ -138,11 +146,9 @@ def group_candidates(place: Place) -> int:
     bins = max(1, len(nodes) // GROUP_ROWS)
     to = pl.Series((label % bins).astype(np.uint32))
     grouped = pl.DataFrame({"node": nodes, "to": to}).with_columns(unit=pl.col("node") // UNIT)
-    for (unit,), some in grouped.group_by("unit"):
-        files.write_parquet(files.join(place.own, "nodes", f"{unit}.parquet"), some.select("node", "to"))
+    _write_each(files.join(place.own, "nodes"), grouped.group_by("unit"), ["node", "to"])
     of_pairs = pairs.with_columns(to=to.gather(at[: pairs.height]))
-    for (number,), edges in of_pairs.group_by("to", maintain_order=True):
-        files.write_parquet(files.join(place.own, "edges", f"{number}.parquet"), edges.select("a", "b"))
+    _write_each(files.join(place.own, "edges"), of_pairs.group_by("to", maintain_order=True), ["a", "b"])
     return bins
 
 
@@ -155,6 +161,16 @@ def add_counts(place: Place) -> pl.DataFrame:
         both = some if total is None else pl.concat([total, some])
         total = both.group_by([c for c in both.columns if c != "n"]).agg(pl.col("n").sum())
     return pl.DataFrame() if total is None else total
+
+
+def _write_each(folder: str, groups: Iterable[tuple[Any, pl.DataFrame]], columns: list[str]) -> None:
+    """A file per group, named by it."""
+
+    def write(group: tuple[Any, pl.DataFrame]) -> None:
+        (number,), rows = group
+        files.write_parquet(files.join(folder, f"{number}.parquet"), rows.select(columns))
+
+    files.each(write, groups, folder)
 
 
 def _run(stage: str, name: str, numbers: list[int], first: beam.DoFn, second: beam.DoFn, options: Any) -> None:

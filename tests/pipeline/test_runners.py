@@ -1,7 +1,7 @@
-"""The same input on every runner gives the same bytes: local, portable, and a real Flink cluster.
+"""The same input on every runner gives the same bytes: local, portable, a real Flink cluster, and Spark.
 
-The Flink test fetches 0.4 GB (Flink through pip, the job server through Maven) the first time, so it is a step of
-its own: set TUWEN_TEST_FLINK=1, as CI does where Java and Maven are. All others need nothing.
+The tests of Flink and Spark fetch 0.4 and 0.3 GB (through pip and Maven) the first time, so each is a step of its own:
+TUWEN_TEST_CLUSTERS=flink, as CI sets it where Java and Maven are, or flink,spark. All others need nothing.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import sys
 import urllib.request
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,7 +49,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
     inputs = [folder_of_photographs(folder / f"in{n}", 5, 4 * n) for n in range(4)]
     stages = "[normalise, language, decode, jpeg, pair_duplicates, split]"
     (folder / "r.yaml").write_text(f"name: r\nstages: {stages}\nshards: {{samples: 6}}\n")
-    words = ("run", *inputs, "-r", folder / "r.yaml")
+    words: tuple[str | Path, ...] = ("run", *inputs, "-r", folder / "r.yaml")
     curate(*words, "-o", folder / "one", "-j", "1")
     rows = ledger_rows(folder / "one")
     # The folders overlap by one photograph: there is something to relate.
@@ -59,7 +60,7 @@ def case(tmp_path_factory: pytest.TempPathFactory) -> Case:
 
 
 def check(case: Case, out: Path, words: Sequence[str]) -> None:
-    curate(*case.words, "-o", out, *words)
+    curate(*case.words, "-o", out, *words, timeout=900)
     assert digests(out) == case.shards
     assert ledger_rows(out).equals(case.rows)
 
@@ -74,34 +75,45 @@ def test_the_portable_runner(case: Case, tmp_path: Path) -> None:
     check(case, tmp_path / "out", ["--spread-above", "0", "--", *beam])
 
 
-@pytest.fixture(scope="module")
-def flink() -> Iterator[tuple[str, list[str]]]:
-    """A cluster of two task slots: its REST address and the options that send a pipeline there."""
-    if not os.environ.get("TUWEN_TEST_FLINK"):
-        pytest.skip("fetches 0.4 GB and needs Java and Maven: set TUWEN_TEST_FLINK=1")
+@contextmanager
+def cluster(name: str, variable: str) -> Iterator[tuple[int, list[str]]]:
+    """What ``scripts/<name>`` starts: its first port, and the options that send a pipeline there."""
+    if name not in os.environ.get("TUWEN_TEST_CLUSTERS", "").split(","):
+        pytest.skip(f"fetches 0.4 GB and needs Java and Maven: set TUWEN_TEST_CLUSTERS={name}")
     port = free_ports(6)
-    environment = {**os.environ, "FLINK_PORT": str(port), "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
-    command = [str(ROOT / "scripts" / "flink")]
-    started = subprocess.run([*command, "start"], env=environment, capture_output=True, text=True, timeout=900)
+    environment = {**os.environ, variable: str(port), "PYTHON": sys.executable, "PYTHONPATH": str(ROOT)}
+    script = str(ROOT / "scripts" / name)
+    started = subprocess.run([script, "start"], env=environment, capture_output=True, text=True, timeout=900)
     assert started.returncode == 0, started.stderr[-3000:]
+    print(f"\n{started.stdout}")
     try:
-        yield f"http://localhost:{port}", started.stdout.splitlines()[-1].split()
+        yield port, started.stdout.splitlines()[-1].split()
     finally:
-        subprocess.run([*command, "stop"], env=environment, check=True, timeout=60)
+        subprocess.run([script, "stop"], env=environment, check=True, timeout=60)
 
 
 @pytest.mark.timeout(1200)
-def test_a_flink_cluster(case: Case, tmp_path: Path, flink: tuple[str, list[str]]) -> None:
-    rest, beam = flink
-    before = get(f"{rest}/overview")
-    assert before["slots-total"] >= 2
-    check(case, tmp_path / "out", ["--spread-above", "0", "--", *beam])
+def test_spark(case: Case, tmp_path: Path) -> None:
+    with cluster("spark", "SPARK_PORT") as (_, beam):
+        check(case, tmp_path / "out", ["--spread-above", "0", "--", *beam])
 
+
+@pytest.mark.timeout(1200)
+def test_a_flink_cluster(case: Case, tmp_path: Path) -> None:
+    with cluster("flink", "FLINK_PORT") as (port, beam):
+        check(case, tmp_path / "out", ["--spread-above", "0", "--", *beam])
+        check_flink(case, f"http://localhost:{port}")
+
+
+def check_flink(case: Case, rest: str) -> None:
+    """The cluster's own word on the run: version, slots, jobs, and Beam's counters."""
+    told = get(f"{rest}/overview")
+    assert told["slots-total"] >= 2
     jobs = {job["name"]: job for job in get(f"{rest}/jobs/overview")["jobs"]}
     assert all(job["state"] == "FINISHED" for job in jobs.values())
     measured = counters(get(f"{rest}/jobs/{jobs['tuwen-measure']['jid']}/accumulators"))
     emitted = counters(get(f"{rest}/jobs/{jobs['tuwen-emit']['jid']}/accumulators"))
-    print(f"\nFlink {before['flink-version']}: {before['taskmanagers']} task managers, {before['slots-total']} slots")
+    print(f"Flink {told['flink-version']}: task managers {told['taskmanagers']}, slots {told['slots-total']}")
     print(f"{len(jobs)} jobs finished: {', '.join(jobs)}")
     print(f"counters of tuwen-measure, read back from the cluster: {measured}")
     print(f"counters of tuwen-emit: {emitted}")
