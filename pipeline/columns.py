@@ -127,6 +127,14 @@ _ALL = (
     Column("scorer", pl.String, "score", "name and hash of the scorer"),
     Column("image_embedding", pl.Binary, "score", "unit vector of the image, 16-bit floats, little endian"),
     Column("caption_embedding", pl.Binary, "score", "unit vector of the caption, 16-bit floats, little endian"),
+    Column("prompt_margin", pl.Float32, "score", "nearest unsafe prompt less nearest safe one, to the image", "cosine"),
+    Column("prompt_class", pl.String, "score", "class of the nearest unsafe prompt"),
+    Column("score_better", pl.Float64, "score_percentile", "scored pairs of the run with a higher score", "share"),
+    Column(
+        "rank_caption", pl.UInt32, "rank_rule", "captions of its block nearer to the image than its own", "captions"
+    ),
+    Column("rank_image", pl.UInt32, "rank_rule", "images of its block nearer to the caption than its own", "images"),
+    Column("rank_block", pl.UInt32, "rank_rule", "size of that block", "pairs"),
     Column("taken_down", pl.String, "removed", "when an earlier run's copy was removed on request"),
     Column("duplicate_of", pl.String, "relate", "key of the pair that stays in this one's place"),
     Column("duplicate_kind", pl.String, "relate", "what matched: key, pair, image or caption"),

@@ -26,6 +26,8 @@ STAGES: dict[str, str] = {
     "image_safety": "filters.image_safety:ImageSafety",
     "jpeg": "filters.jpeg:Jpeg",
     "score": "scoring.score:Score",
+    "score_percentile": "scoring.percentile:ScorePercentile",
+    "rank_rule": "scoring.rank:RankRule",
     "templates": "filters.templates:Templates",
     "pair_duplicates": "filters.duplicates:PairDuplicates",
     "decontaminate": "filters.decontaminate:Decontaminate",

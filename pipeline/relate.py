@@ -35,8 +35,8 @@ class RelateStage(Protocol):
     """What a stage of this phase has beyond ``StageModel``.
 
     A stage names the columns it needs beside those of ``BASE`` in ``reads``. One that compares rows with
-    one another is also a ``relate_beam.SpreadStage``; on many machines ``relate`` of any other stage sees
-    one unit at a time.
+    one another is also a ``relate_beam.SpreadStage``, one that needs sums over the run a
+    ``relate_beam.CountedStage``; on many machines ``relate`` of any other stage sees one unit at a time.
     """
 
     def relate(self, rows: pl.DataFrame) -> pl.DataFrame:

@@ -8,8 +8,9 @@ judges whole groups of rows. Around them:
     group    the driver joins candidates into groups, ids alone (16 bytes a pair)
     settle   units -> the groups' rows, by bin of groups -> verdicts by unit -> WORK/STAGE/<unit>.parquet
 
-Rows without a candidate never leave their unit. Between steps flow Arrow-backed batches keyed by
-partition. The driver holds ids of candidate pairs only: 100 million pairs are 1.6 GB.
+A stage that needs no more than sums over the run (``CountedStage``) has its units count, the driver add up, and
+each unit judge its rows by the sums. Rows without a candidate never leave their unit. Between steps flow
+Arrow-backed batches keyed by partition. The driver holds ids of candidate pairs only: 100 million pairs are 1.6 GB.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ ENTRIES = 1 << 22
 """Entries per partition aimed at: about 200 MB in a worker."""
 GROUP_ROWS = 1 << 18
 """Rows per bin of groups aimed at."""
+SUMS = "sums.parquet"
 
 
 @runtime_checkable
@@ -56,6 +58,19 @@ class SpreadStage(Protocol):
 
     def settle(self, rows: pl.DataFrame, a: np.ndarray[Any, Any], b: np.ndarray[Any, Any]) -> pl.DataFrame:
         """Rows, in order of key, with the stage's columns; (a, b) are row numbers of candidates."""
+        ...
+
+
+@runtime_checkable
+class CountedStage(Protocol):
+    """A relate stage that judges each row by sums over the run."""
+
+    def count(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """A unit's small table: ``n``, to be added up, by its other columns."""
+        ...
+
+    def relate_with(self, rows: pl.DataFrame, counts: pl.DataFrame) -> pl.DataFrame:
+        """As ``relate``, given the sums of all units; same rows, same order."""
         ...
 
 
@@ -88,6 +103,14 @@ def relate_stage(stage: StageModel, place: Place, state: tuple[str, ...], option
         _run(stage.name, "Meet", numbers, _Spread(stage, place, partitions), _Meet(stage, place), options)
         bins = group_candidates(place)
         _run(stage.name, "Settle", numbers, _Gather(place, bins), _Settle(stage, place), options)
+    if isinstance(stage, CountedStage):
+        count = _Count(stage, place)
+        beam_run.run(
+            f"{stage.name}-count",
+            lambda p: p | beam.Create(numbers, reshuffle=True) | "Count" >> beam.ParDo(count),
+            options,
+        )
+        files.write_parquet(files.join(place.own, SUMS), add_counts(place))
     finish = _Finish(stage, place, state)
     beam_run.run(
         f"{stage.name}-finish",
@@ -127,6 +150,17 @@ def group_candidates(place: Place) -> int:
     of_pairs = pairs.with_columns(to=to.gather(at[: pairs.height]))
     _write_each(files.join(place.own, "edges"), of_pairs.group_by("to", maintain_order=True), ["a", "b"])
     return bins
+
+
+def add_counts(place: Place) -> pl.DataFrame:
+    """The counts of all units added up; the driver holds one unit's and the sum."""
+    folder = files.join(place.own, "counts")
+    total: pl.DataFrame | None = None
+    for name in files.names(folder, ".parquet"):
+        some = files.read_parquet(files.join(folder, name))
+        both = some if total is None else pl.concat([total, some])
+        total = both.group_by([c for c in both.columns if c != "n"]).agg(pl.col("n").sum())
+    return pl.DataFrame() if total is None else total
 
 
 def _write_each(folder: str, groups: Iterable[tuple[Any, pl.DataFrame]], columns: list[str]) -> None:
@@ -177,6 +211,17 @@ class _Meet(beam.DoFn):
         if len(a):
             pairs = pl.DataFrame({"a": np.minimum(a, b), "b": np.maximum(a, b)}).unique().sort("a", "b")
             files.write_parquet(files.join(self.place.own, "pairs", f"{partition:05d}.parquet"), pairs)
+
+
+class _Count(beam.DoFn):
+    """Counts of a unit's living rows, written under its number."""
+
+    def __init__(self, stage: CountedStage, place: Place) -> None:
+        self.stage, self.place = stage, place
+
+    def process(self, number: int) -> None:
+        rows = self.place.rows(number).filter(pl.col("status").is_null())
+        files.write_parquet(files.join(self.place.own, "counts", f"{number}.parquet"), self.stage.count(rows))
 
 
 class _Gather(beam.DoFn):
@@ -230,6 +275,8 @@ class _Finish(beam.DoFn):
         files.write_parquet(files.join(self.place.own, f"{unit}.parquet"), told.sort("ordinal"))
 
     def _related(self, number: int, alive: pl.DataFrame) -> pl.DataFrame:
+        if isinstance(self.stage, CountedStage):
+            return self.stage.relate_with(alive, files.read_parquet(files.join(self.place.own, SUMS)))
         if not isinstance(self.stage, SpreadStage):
             return cast(Callable[[pl.DataFrame], pl.DataFrame], self.stage.relate)(alive)  # type: ignore[attr-defined]
         folder = files.join(self.place.own, "settled", str(number))
