@@ -35,6 +35,9 @@ class Fetch(StageModel):
     robots: bool = Field(
         True, description="obey the robots.txt of each host (as tuwen); one more request for every host"
     )
+    tdm_file: bool = Field(
+        True, description="read each host's /.well-known/tdmrep.json (W3C TDMRep); one more request for every host"
+    )
     allow_private: bool = Field(False, description="connect to private, loopback and other non-global addresses")
     allow_hosts: tuple[str, ...] = Field((), description="hosts whose addresses are not checked (intranets)")
     user_agent: str = operational("tuwen/0.1 (+https://pypi.org/project/tuwen)", "who asks; say how to reach you")
@@ -74,6 +77,7 @@ class Fetch(StageModel):
             max_redirects=self.max_redirects,
             honour_opt_out=self.honour_opt_out,
             robots=self.robots,
+            tdm_file=self.tdm_file,
             allow_private=self.allow_private,
             allow_hosts=frozenset(h.lower() for h in self.allow_hosts),
             user_agent=self.user_agent,

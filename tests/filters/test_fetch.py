@@ -91,6 +91,21 @@ def test_robots_txt_is_asked_once_for_each_host_and_obeyed(web: Web) -> None:
     assert asked.error is None
 
 
+def test_what_tdmrep_json_reserves_is_left_alone_unless_the_response_says_otherwise(web: Web) -> None:
+    paths = ("reserved.test/ok/kept/a.png", "reserved.test/ok/other", "reserved.test/free.png", "soft.test/ok/kept")
+    urls = [f"http://{path}" for path in paths] + ["http://closed.test/ok/kept"]
+    for _ in range(2):
+        found = fetch(web, *urls)
+        assert [o.error for o in found] == ["opted_out", None, None, None, None]
+    assert found[0].opt_out == "tdmrep.json: /ok/kept is reserved, policy https://reserved.test/policy"
+    assert (found[0].body, found[0].status, found[2].opt_out) == (None, 200, None)
+    assert [web.hits[f"{h}.test/.well-known"] for h in ("reserved", "soft", "closed")] == [1, 1, 0]
+    (kept,) = fetch(web, urls[0], honour_opt_out=False)
+    assert kept.body and kept.opt_out == found[0].opt_out
+    (unread,) = fetch(web, urls[0], tdm_file=False)
+    assert unread.body and unread.opt_out is None
+
+
 def test_redirects_reach_other_hosts_by_the_same_rules(web: Web) -> None:
     moved, elsewhere = fetch(web, "http://a.test/moved", "http://a.test/elsewhere")
     assert moved.body == PNG + b"/ok.png?moved"
