@@ -86,6 +86,10 @@ def run(
         list[str] | None,
         typer.Option("--removed", help="a run that `curate remove` was used on; what it took out stays out"),
     ] = None,
+    fetch_with: Annotated[
+        str,
+        typer.Option(help="img2dataset, or the path of its executable or Python: it fetches instead of the recipe"),
+    ] = "",
     index: Annotated[
         str, typer.Option("--add-to-index", help="directory of signatures that later runs are checked against")
     ] = "",
@@ -101,6 +105,11 @@ def run(
     lists = [*(removed or []), *([out] if files.exists(files.join(out, "removed.parquet")) else [])]
     if lists:
         chosen = with_removed(chosen, lists)
+    reading = _options(option or [])
+    if fetch_with:
+        from .fetch_with import fetch_with as fetching
+
+        given, reading = [fetching(fetch_with, given, reading, out, workers)], {}
     config = engine.RunConfig(
         inputs=tuple(given),
         out=out,
@@ -109,7 +118,7 @@ def run(
         fresh=fresh,
         dropped_too=measure_all,
         index=index,
-        input_options=_options(option or []),
+        input_options=reading,
     )
     with ExitStack() as stack:
         config, chosen = _served(config, chosen, stack)

@@ -22,13 +22,14 @@ FAILED = {
 
 
 def rows(png: bytes) -> list[dict[str, Any]]:
-    made = []
+    made: list[dict[str, Any]] = []
+    told: tuple[object, ...]
     for key, caption in (("000000", "红色的车"), ("000001", "白色的猫")):
-        told: tuple[object, ...] = (caption, f"http://img.example/{key}.jpg", key, "success", None, 1, 1, 512, 384)
-        made.append(dict(zip(NAMES, told, strict=True)) | {"exif": "{}", "sha256": hashlib.sha256(png).hexdigest()})
+        told = (caption, f"http://img.example/{key}.jpg", key, "success", None, 1, 1, 512, 384)
+        made.append({**dict(zip(NAMES, told, strict=True)), "exif": "{}", "sha256": hashlib.sha256(png).hexdigest()})
     for key, (caption, url, status, why) in FAILED.items():
         told = (caption, url, key, status, why, None, None, None, None)
-        made.append(dict(zip(NAMES, told, strict=True)) | {"exif": None, "sha256": None})
+        made.append({**dict(zip(NAMES, told, strict=True)), "exif": None, "sha256": None})
     return [made[0], made[2], made[1], made[3]]  # in the order in which the downloads ended
 
 
