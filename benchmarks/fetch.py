@@ -48,7 +48,7 @@ TRANSFERS = 64
 DRAWN = 2000
 PATHS = (
     *("ok", "missing", "broken", "later", "page", "nothing", "gzip", "declared", "endless", "short", "silent"),
-    *("drip", "reset", "hangup", "noai", "tdm", "circle", "ever", "inwards", "tofile"),
+    *("drip", "headers", "half", "reset", "hangup", "noai", "tdm", "circle", "ever", "inwards", "tofile"),
 )
 ADDRESSES = (
     *("127.0.0.1", "2130706433", "0177.0.0.1", "0x7f.1", "0x7f000001", "127.1", "localhost", "[::1]", "0.0.0.0"),

@@ -156,6 +156,20 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(b"\x89")
             time.sleep(0.1)
 
+    def on_half(self) -> None:
+        """The server closes its side in the middle of the body and leaves the connection open."""
+        self.answer(200, PNG, length=len(PNG) + 500)
+        self.connection.shutdown(socket.SHUT_WR)
+        time.sleep(2)
+
+    def on_headers(self) -> None:
+        """A header line now and then, and never the last."""
+        self.send_response(200)
+        for number in range(30):
+            self.send_header(f"X-{number}", "a" * 10)
+            self.flush_headers()
+            time.sleep(0.1)
+
     def on_reset(self) -> None:
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         os.close(self.connection.detach())

@@ -47,7 +47,9 @@ OUTCOMES = {
     "declared": ("too_large", 200),
     "endless": ("too_large", 200),
     "short": ("reset", 200),
+    "half": ("reset", 200),
     "silent": ("timeout_read", 0),
+    "headers": ("timeout_read", 200),
     "drip": ("timeout_read", 200),
     "reset": ("reset", 0),
     "hangup": ("empty", 0),
@@ -68,6 +70,13 @@ def test_every_misbehaviour_lands_in_its_class_and_stalls_nothing(web: Web) -> N
     told = {url.rsplit("/")[-1]: (o.error, o.status) for url, o in found.items()}
     assert told == {**OUTCOMES, "ok.png": (None, 200)}
     assert all(o.detail for o in found.values() if o.error)
+
+
+def test_the_first_byte_has_a_limit_of_its_own(web: Web) -> None:
+    started = time.monotonic()
+    (told,) = fetch(web, "http://bad.test/silent", total_seconds=20, stall_seconds=1, retries=0)
+    assert told.error == "timeout_read"
+    assert time.monotonic() - started < 2.8
 
 
 def test_passing_causes_are_tried_again_and_final_ones_are_not(web: Web) -> None:
