@@ -6,14 +6,16 @@ import socket
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
+import pycurl
 import pytest
 
 from tuwen.filters.fetch import Fetch
 from tuwen.filters.fetch_queue import fetch_all, seconds_asked
-from tuwen.filters.transfer import Limits, Outcome
+from tuwen.filters.transfer import Limits, Outcome, Transfer
 from tuwen.pipeline.stage import Tally, apply_stage
 
 Web = Any
@@ -155,6 +157,20 @@ def test_a_name_that_resolves_to_a_private_address_is_refused(web: Web) -> None:
         pytest.skip("this machine's name resolves to a public address")
     (told,) = fetch(web, f"http://{socket.gethostname()}/ok.png", connect_to=())
     assert told.error == "blocked_address"
+
+
+def test_the_address_that_is_connected_to_is_checked_each_time_whatever_the_name_said_before() -> None:
+    def opened(address: str) -> object:
+        transfer = Transfer("http://rebound.example/a.jpg", Limits())
+        told = SimpleNamespace(addr=(address, 80), family=socket.AF_INET, socktype=socket.SOCK_STREAM, protocol=0)
+        got = transfer._on_socket(0, told)
+        if isinstance(got, socket.socket):
+            got.close()
+        assert (transfer.end(pycurl.E_COULDNT_CONNECT, "").error == "blocked_address") is (got == pycurl.SOCKET_BAD)
+        return got
+
+    assert isinstance(opened("93.184.215.14"), socket.socket)
+    assert opened("10.0.0.7") == pycurl.SOCKET_BAD
 
 
 def test_unreachable_and_malformed_addresses_have_their_classes(web: Web) -> None:
