@@ -45,6 +45,8 @@ REASONS: dict[str, tuple[str, str]] = {
     "bad_line": ("the line cannot be read", "无法解析的行"),
     "caption_missing": ("there is no caption", "没有文字"),
     "data_url": ("the image is inlined in the page", "内嵌图片"),
+    "failed_to_download": ("img2dataset did not get the image", "img2dataset 未能下载图片"),
+    "failed_to_resize": ("img2dataset could not decode the image", "img2dataset 未能解码图片"),
     "relative_url": ("a relative address in a page of unknown address", "相对地址无法解析"),
     "bad_url": ("the address cannot be fetched", "地址无效"),
 }

@@ -86,6 +86,10 @@ def run(
         list[str] | None,
         typer.Option("--removed", help="a run that `curate remove` was used on; what it took out stays out"),
     ] = None,
+    fetch_with: Annotated[
+        str,
+        typer.Option(help="img2dataset, or the path of its executable or Python: it fetches instead of the recipe"),
+    ] = "",
     index: Annotated[
         str, typer.Option("--add-to-index", help="directory of signatures that later runs are checked against")
     ] = "",
@@ -104,6 +108,11 @@ def run(
     lists = [*(removed or []), *([out] if files.exists(files.join(out, "removed.parquet")) else [])]
     if lists:
         chosen = with_removed(chosen, lists)
+    reading = _options(option or [])
+    if fetch_with:
+        from .fetch_with import fetch_with as fetching
+
+        given, reading = [fetching(fetch_with, given, reading, out, workers)], {}
     config = engine.RunConfig(
         inputs=tuple(given),
         out=out,
@@ -113,7 +122,7 @@ def run(
         dropped_too=measure_all,
         index=index,
         spread_above=spread_above,
-        input_options=_options(option or []),
+        input_options=reading,
     )
     with ExitStack() as stack:
         config, chosen = _served(config, chosen, stack)
