@@ -27,6 +27,7 @@ STAGES: dict[str, str] = {
     "jpeg": "filters.jpeg:Jpeg",
     "score": "scoring.score:Score",
     "templates": "filters.templates:Templates",
+    "site_tails": "filters.site_tails:SiteTails",
     "pair_duplicates": "filters.duplicates:PairDuplicates",
     "decontaminate": "filters.decontaminate:Decontaminate",
     "image_repeats": "filters.repeats:ImageRepeats",

@@ -8,6 +8,11 @@ judges whole groups of rows. Around them:
     group    the driver joins candidates into groups, ids alone (16 bytes a pair)
     settle   units -> the groups' rows, by bin of groups -> verdicts by unit -> WORK/STAGE/<unit>.parquet
 
+A stage that only counts (``CountStage``) needs less: its entries meet by partition, and each unit is sent the
+counts of its own values.
+
+    count    units -> entries by partition -> counts by unit           WORK/STAGE/counted/<unit>/
+
 Rows without a candidate never leave their unit. Between steps flow Arrow-backed batches keyed by
 partition. The driver holds ids of candidate pairs only: 100 million pairs are 1.6 GB.
 """
@@ -56,6 +61,23 @@ class SpreadStage(Protocol):
         ...
 
 
+@runtime_checkable
+class CountStage(Protocol):
+    """A relate stage that compares rows with counts over all rows."""
+
+    def entries(self, rows: pl.DataFrame) -> pl.DataFrame:
+        """What is counted, each once: ``value`` (64 bits that stand for it) and what is counted of it."""
+        ...
+
+    def count(self, entries: pl.DataFrame) -> pl.DataFrame:
+        """The counts of each ``value``."""
+        ...
+
+    def apply(self, rows: pl.DataFrame, counted: pl.DataFrame) -> pl.DataFrame:
+        """Rows with the stage's columns, from the counts of their values; same rows, same order."""
+        ...
+
+
 @dataclass(frozen=True)
 class Place:
     """Where a step reads and writes: part files, the state before the stage, and the stage's own folder."""
@@ -79,9 +101,11 @@ class Place:
 def relate_stage(stage: StageModel, place: Place, state: tuple[str, ...], options: Any) -> None:
     """Run one stage; ``place.own`` then holds a file per unit with ordinal and the columns of ``state``."""
     numbers = list(range(len(place.parts)))
+    rows = sum(_height(path) for path in place.parts)
+    partitions = max(1, min(65536, rows * ENTRIES_PER_ROW // ENTRIES))
+    if isinstance(stage, CountStage):
+        _run("Count", numbers, _Entries(stage, place, partitions), _Count(stage, place), options)
     if isinstance(stage, SpreadStage):
-        rows = sum(_height(path) for path in place.parts)
-        partitions = max(1, min(65536, rows * ENTRIES_PER_ROW // ENTRIES))
         _run("Meet", numbers, _Spread(stage, place, partitions), _Meet(stage, place), options)
         bins = group_candidates(place)
         _run("Settle", numbers, _Gather(place, bins), _Settle(stage, place), options)
@@ -141,6 +165,36 @@ class _Spread(beam.DoFn):
         rows = self.place.rows(number).filter(pl.col("status").is_null())
         if rows.height:
             yield from self.stage.spread(rows, self.partitions)
+
+
+class _Entries(beam.DoFn):
+    """What a unit's living rows give to count, by partition."""
+
+    def __init__(self, stage: CountStage, place: Place, partitions: int) -> None:
+        self.stage, self.place, self.partitions = stage, place, partitions
+
+    def process(self, number: int) -> Iterator[KEYED]:
+        rows = self.place.rows(number).filter(pl.col("status").is_null())
+        if rows.height:
+            found = self.stage.entries(rows).with_columns(unit=pl.lit(number, pl.UInt32))
+            for (to,), some in found.with_columns(_to=pl.col("value") % self.partitions).group_by("_to"):
+                yield int(str(to)), some.drop("_to")
+
+
+class _Count(beam.DoFn):
+    """The counts of a partition's values, written for each unit that has them."""
+
+    def __init__(self, stage: CountStage, place: Place) -> None:
+        self.stage, self.place = stage, place
+
+    def process(self, element: tuple[int, Iterable[pl.DataFrame]]) -> None:
+        partition, frames = element
+        entries = pl.concat(frames)
+        counted = self.stage.count(entries.drop("unit").unique())
+        told = entries.select("unit", "value").unique().join(counted, on="value").sort("unit", "value")
+        for (unit,), some in told.group_by("unit", maintain_order=True):
+            path = files.join(self.place.own, "counted", f"{unit}", f"{partition:05d}.parquet")
+            files.write_parquet(path, some.drop("unit"))
 
 
 class _Meet(beam.DoFn):
@@ -208,6 +262,12 @@ class _Finish(beam.DoFn):
         files.write_parquet(files.join(self.place.own, f"{unit}.parquet"), told.sort("ordinal"))
 
     def _related(self, number: int, alive: pl.DataFrame) -> pl.DataFrame:
+        if isinstance(self.stage, CountStage):
+            folder = files.join(self.place.own, "counted", str(number))
+            told = [files.read_parquet(files.join(folder, n)) for n in files.names(folder, ".parquet")]
+            # Nothing told: nothing to count, which the stage's own count says in its own columns.
+            counted = pl.concat(told) if told else self.stage.count(self.stage.entries(alive))
+            return self.stage.apply(alive, counted)
         if not isinstance(self.stage, SpreadStage):
             return cast(Callable[[pl.DataFrame], pl.DataFrame], self.stage.relate)(alive)  # type: ignore[attr-defined]
         folder = files.join(self.place.own, "settled", str(number))
