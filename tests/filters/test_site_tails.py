@@ -9,12 +9,13 @@ import polars as pl
 import pytest
 
 from tuwen.filters.duplicates import PairDuplicates
+from tuwen.filters.frequency import CaptionFrequency
 from tuwen.filters.normalise import Normalise
 from tuwen.filters.site_tails import SiteTails, raw_span, restored
 from tuwen.pipeline.beam_run import pipeline_options
 from tuwen.pipeline.columns import with_missing
 from tuwen.pipeline.relate import relate
-from tuwen.pipeline.stage import VERDICT
+from tuwen.pipeline.stage import VERDICT, judge
 
 SEEN = [
     "白色的小狗",
@@ -133,8 +134,17 @@ def test_the_same_over_beam_as_in_one_process(tmp_path: Path) -> None:
             unit = frame[u::3].with_row_index("ordinal").with_columns(unit=pl.lit(f"u{u}"))
             unit.write_parquet(folder / f"u{u}.parquet")
         parts = [str(folder / f"u{u}.parquet") for u in range(3)]
-        relate(parts, [PairDuplicates(), SiteTails(pages=5)], str(folder), pipeline_options(()), spread)
+        relate(parts, [PairDuplicates(), SiteTails(pages=5), CaptionFrequency()], str(folder), pipeline_options(()), spread)
         given[spread] = pl.concat([pl.read_parquet(folder / f"u{u}.relate.parquet") for u in range(3)])
     assert given[False].equals(given[True])
+    assert given[True]["caption_count"].to_list().count(2) == 16
     assert sorted(given[True]["caption"]) == sorted([*SEEN, *SEEN, *captions[-3:]])
     assert given[True]["head_count"].drop_nulls().value_counts(sort=True).rows() == [(8, 8), (1, 3)]
+
+
+def test_frequent_captions_are_counted_and_dropped_only_where_a_recipe_says_so() -> None:
+    frame = rows(["湖边的小船", "湖邊的小船！", "湖边的小船", "雪山"]).with_columns(key=pl.Series(list("abcd")))
+    out = CaptionFrequency().relate(frame)
+    assert out["caption_count"].to_list() == [3, 3, 3, 1]
+    assert judge(CaptionFrequency(), out)["reason"].null_count() == 4
+    assert judge(CaptionFrequency(most=2), out)["reason"].to_list() == ["caption_too_frequent"] * 3 + [None]
