@@ -32,7 +32,7 @@ from .recipe import Recipe
 from .registry import STAGES, stage_class
 from .sources.rows import MAX_CAPTION, clean
 from .sources.tablecols import CAPTIONS
-from .stage import StageModel, Tally, apply_stage
+from .stage import StageModel, Tally, apply_stages
 
 BATCH = 2048
 KINDS = {
@@ -166,8 +166,7 @@ def _batch(piece: list[Given], stages: Sequence[StageModel]) -> Iterator[dict[st
     rows = pl.DataFrame({"caption_raw": whole}, schema={"caption_raw": pl.String}).with_row_index("ordinal")
     rows = rows.with_columns(caption="caption_raw").filter(pl.col("caption").is_not_null())
     rows = with_missing(rows, ("caption_offsets", "status", "stage", "reason"))
-    for stage in stages:
-        rows = apply_stage(stage, rows, Tally())
+    rows = apply_stages(stages, rows, {s.name: Tally() for s in stages})
     marks = [(s.name, c) for s in stages for c in s.adds if rows.schema.get(c) == pl.List(SPAN)]
     found = {row["ordinal"]: row for row in rows.iter_rows(named=True)}
     for number, problem in enumerate(problems):

@@ -134,7 +134,9 @@ def test_the_same_over_beam_as_in_one_process(tmp_path: Path) -> None:
             unit = frame[u::3].with_row_index("ordinal").with_columns(unit=pl.lit(f"u{u}"))
             unit.write_parquet(folder / f"u{u}.parquet")
         parts = [str(folder / f"u{u}.parquet") for u in range(3)]
-        relate(parts, [PairDuplicates(), SiteTails(pages=5), CaptionFrequency()], str(folder), pipeline_options(()), spread)
+        relate(
+            parts, [PairDuplicates(), SiteTails(pages=5), CaptionFrequency()], str(folder), pipeline_options(()), spread
+        )
         given[spread] = pl.concat([pl.read_parquet(folder / f"u{u}.relate.parquet") for u in range(3)])
     assert given[False].equals(given[True])
     assert given[True]["caption_count"].to_list().count(2) == 16
