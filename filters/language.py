@@ -2,14 +2,15 @@
 the neighbours that also write in Han characters.
 
 Statistical language identifiers fail on captions: py3langid keeps 60 to 67 % of short Chinese ones and
-3 to 7 % of Cantonese. The rule here needs no model:
+3 to 7 % of Cantonese. The rule here needs a table of bytes at most:
 
 1. kana or hangul among the letters: Japanese or Korean (unless it is a trace in a long Han text);
 2. too few Han characters among the letters: not Chinese (brand and unit tokens in Latin script are
    counted as one letter each, so that ``iPhone 15 Pro 手机壳`` stays);
 3. Han only: what JIS X 0208 can write and neither GB 2312 nor Big5 can is Japanese (``scripts.py``), and so
-   is what those can write too but holds a word that only Japanese has; function words name Cantonese
-   and Wu. A character outside JIS X 0208 proves Chinese.
+   is what those can write too but holds a word that only Japanese has, or reads so by the evidence of its
+   characters and their neighbours (``han_words.py``); function words name Cantonese and Wu. A character outside
+   JIS X 0208 proves Chinese.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ from apache_beam.metrics import Metrics
 from . import files
 from .columns import COLUMNS, empty, with_missing
 from .sources import read_unit
-from .stage import VERDICT, StageModel, Tally, apply_stage, open_rows
+from .stage import VERDICT, StageModel, Tally, apply_stages, open_rows
 from .thumbs import Thumbs
 from .units import Unit
 
@@ -107,9 +107,7 @@ def _read(unit: Unit, text: list[StageModel], counts: UnitCounts, options: Measu
 
 
 def _through(stages: list[StageModel], batch: pl.DataFrame, counts: UnitCounts, dropped_too: bool) -> pl.DataFrame:
-    for stage in stages:
-        batch = apply_stage(stage, batch, counts.stages[stage.name], dropped_too)
-    return batch
+    return apply_stages(stages, batch, counts.stages, dropped_too)
 
 
 def _survivor_slices(batches: Iterable[pl.DataFrame], options: MeasureOptions) -> Iterator[pl.DataFrame]:

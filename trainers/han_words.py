@@ -28,6 +28,9 @@ from ..filters.shingles import code_points
 
 HAN = re.compile("^[\u3400-\u4dbf\u4e00-\u9fff\u3005-\u3007\u30f5\u30f6]+$")
 MOST_WORDS = 6
+_COUNTED = ("一个", "一只", "一群", "一位", "一条", "两个")
+GLUE = (*"的在了和是着有里上下中与被把从向对不也都就很到给让个", *_COUNTED, *"三这那他她我你")
+"""Function words of Chinese, put between words: its captions are sentences, Japanese ones without kana are not."""
 CHINESE_WEIGHT = 4.0
 """A Chinese caption lost costs as much as so many Japanese ones let through."""
 
@@ -51,19 +54,30 @@ def chinese_words() -> tuple[list[str], list[float]]:
     return [e[0] for e in entries if HAN.match(e[0])], [float(e[1]) ** 0.5 for e in entries if HAN.match(e[0])]
 
 
-def strung(words: Sequence[str], likely: Sequence[float], count: int, seed: int) -> list[str]:
-    """``count`` strings of one to six words, half of the words drawn by how likely they are, half alike."""
+def strung(
+    words: Sequence[str], likely: Sequence[float], count: int, seed: int, glue: Sequence[str] = ("",)
+) -> list[str]:
+    """``count`` strings of one to six words, half of the words drawn by how likely they are, half alike.
+
+    In half of the strings each word but the last may be followed by one of ``glue``.
+    """
     drawn = random.Random(seed)
     lengths = drawn.choices(range(1, MOST_WORDS + 1), (4, 3, 2, 1, 1, 1), k=count)
     common = iter(drawn.choices(words, likely, k=sum(lengths)))
     any_word = iter(drawn.choices(words, k=sum(lengths)))
-    return ["".join(next(common if drawn.random() < 0.5 else any_word) for _ in range(n)) for n in lengths]
+    texts = []
+    for n in lengths:
+        some = [next(common if drawn.random() < 0.5 else any_word) for _ in range(n)]
+        if drawn.random() < 0.5:
+            some[:-1] = [word + drawn.choice(glue) if drawn.random() < 0.5 else word for word in some[:-1]]
+        texts.append("".join(some))
+    return texts
 
 
 def train(count: int, epochs: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.int8]], int]:
     """(CHARACTERS + BUCKETS,) weights and the bias, in units of 1 / SCALE; positive speaks for Japanese."""
     torch.manual_seed(0)
-    chinese = strung(*chinese_words(), count, 1)
+    chinese = strung(*chinese_words(), count, 1, GLUE)
     scripts = [OpenCC("s2tw"), OpenCC("s2hk")]
     for i in range(0, count, 2):
         chinese[i] = scripts[i // 2 % 2].convert(chinese[i])
