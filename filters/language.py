@@ -57,20 +57,19 @@ class Language(StageModel):
         text = pl.col("caption")
         codes, starts = code_points(batch["caption"].fill_null(""))
         kinds = _kinds()[np.minimum(codes, len(_kinds()) - 1)]
-        batch = batch.with_columns(_count(kinds, starts, flag).alias(f"_{name}") for name, flag in _COUNTED.items())
-        batch = batch.with_columns(_reads=pl.Series(evidence(codes, starts) > self.japanese_evidence))
-        some = pl.when(pl.col("_else") > 0)
-        latin = some.then(text.str.count_matches(_LATIN_TOKEN)).otherwise(0).cast(pl.Int64)
-        other = some.then(text.str.count_matches(_OTHER)).otherwise(0).cast(pl.Int64)
-        batch = batch.with_columns(_latin=latin, _other=other)
-        han, hangul, latin, other = (pl.col(f"_{name}") for name in ("han", "hangul", "latin", "other"))
+        counts = {name: _count(kinds, starts, flag) for name, flag in _COUNTED.items()}
+        asked = {"reads": pl.Series(evidence(codes, starts) > self.japanese_evidence)}
+        for name, pattern in (("latin", _LATIN_TOKEN), ("other", _OTHER)):
+            asked[name] = batch["caption"].str.count_matches(pattern) if (counts["else"] > 0).any() else counts["else"]
+        shown = pl.DataFrame({"caption": batch["caption"], **counts, **asked})
+        han, hangul, latin, other = (pl.col(name).cast(pl.Int64) for name in ("han", "hangul", "latin", "other"))
         # Chinese captions use these as ornaments.
-        kana = (pl.col("_kana") - text.str.count_matches("[の〜・]")).clip(0)
+        kana = (pl.col("kana") - text.str.count_matches("[の〜・]").cast(pl.Int64)).clip(0)
         letters = han + kana + hangul + latin + other
         many = pl.when(letters > 0)
-        mixed = (pl.col("_not_gb2312") > 0) & (pl.col("_not_big5") > 0)
-        japanese = (pl.col("_chinese_only") == 0) & (
-            mixed | text.str.contains(_words("japanese")) | (pl.col("_reads") & (han > 1))
+        mixed = (pl.col("not_gb2312") > 0) & (pl.col("not_big5") > 0)
+        japanese = (pl.col("chinese_only") == 0) & (
+            mixed | text.str.contains(_words("japanese")) | (pl.col("reads") & (han > 1))
         )
         foreign = (kana / letters > self.max_kana) | (hangul / letters > self.max_kana)
         lang = (
@@ -90,8 +89,8 @@ class Language(StageModel):
             .then(pl.lit("wuu"))
             .otherwise(pl.lit("zh"))
         )
-        batch = batch.with_columns(lang=lang, han_ratio=many.then(han / letters).otherwise(0.0).round(4))
-        return batch.drop(f"_{name}" for name in (*_COUNTED, "latin", "other", "reads"))
+        ratio = many.then(han / letters).otherwise(0.0).round(4)
+        return batch.with_columns(shown.select(lang=lang, han_ratio=ratio))
 
     def reasons(self) -> Mapping[str, pl.Expr]:
         return {"not_chinese": ~pl.col("lang").is_in(list(self.keep)) | (pl.col("han_ratio") < self.min_han)}
