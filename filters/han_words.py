@@ -8,6 +8,7 @@ company.
 
 from __future__ import annotations
 
+import hashlib
 from functools import cache
 from importlib.resources import files
 
@@ -79,6 +80,12 @@ def _is_han() -> npt.NDArray[np.bool_]:
         table[start:end] = True
     table[[0x30F5, 0x30F6]] = True
     return table
+
+
+@cache
+def fingerprint() -> str:
+    """What run.json says of the weights."""
+    return hashlib.sha256((files(__package__) / "models" / "han_words.npz").read_bytes()).hexdigest()
 
 
 @cache

@@ -27,7 +27,7 @@ import polars as pl
 from pydantic import Field
 
 from ..pipeline.stage import StageModel, threshold
-from .han_words import evidence
+from .han_words import evidence, fingerprint
 from .scripts import outside
 from .shingles import I64, code_points
 
@@ -91,6 +91,9 @@ class Language(StageModel):
         )
         ratio = many.then(han / letters).otherwise(0.0).round(4)
         return batch.with_columns(shown.select(lang=lang, han_ratio=ratio))
+
+    def resources(self) -> Mapping[str, str]:
+        return {"language_weights": fingerprint()}
 
     def reasons(self) -> Mapping[str, pl.Expr]:
         return {"not_chinese": ~pl.col("lang").is_in(list(self.keep)) | (pl.col("han_ratio") < self.min_han)}
