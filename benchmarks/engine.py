@@ -61,15 +61,15 @@ COLOURS = ["红色", "蓝色", "绿色", "黄色", "白色", "黑色", "紫色",
 PLACES = ["草地上", "湖边", "雪地里", "房间里", "街道旁", "山坡上", "沙滩上", "花园里"]
 
 
-def corpus(folder: Path, pairs: int) -> None:
-    """Write ``pairs`` pairs into tars of ``PER_TAR``."""
+def corpus(folder: Path, pairs: int, width: int = 160, height: int = 120) -> None:
+    """Write ``pairs`` pairs into tars of ``PER_TAR``, with images of ``width`` x ``height`` pixels."""
     folder.mkdir(parents=True)
     drawn = np.random.default_rng(11)
     for first in range(0, pairs, PER_TAR):
         with tarfile.open(folder / f"pairs-{first // PER_TAR:05d}.tar", "w") as tar:
             for number in range(first, min(first + PER_TAR, pairs)):
                 noise = drawn.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-                pixels = cv2.resize(noise, (160, 120), interpolation=cv2.INTER_CUBIC)
+                pixels = cv2.resize(noise, (width, height), interpolation=cv2.INTER_CUBIC)
                 image = cv2.imencode(".jpg", pixels, [cv2.IMWRITE_JPEG_QUALITY, 85])[1].tobytes()
                 words = [drawn.choice(w) for w in (PLACES, COLOURS, THINGS, COLOURS, THINGS)]
                 caption = f"{words[0]}有{words[1]}的{words[2]}和{words[3]}的{words[4]}，第{number}张照片"

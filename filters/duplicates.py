@@ -42,6 +42,7 @@ from .image_grid import (
 )
 from .minhash import PERMUTATIONS, sign_column
 from .near_captions import CaptionRule, Flags
+from .partitions import by_partition, key_number
 from .shingles import I64, U32, U64, Folded, fold_column, mix64
 
 CHUNK = 1 << 16
@@ -134,6 +135,11 @@ class PairDuplicates(StageModel):
         """The columns of hashes under which a picture is looked for."""
         return ("phash", "phash_inside", "phash_mirrored") if self.mirrored else ("phash", "phash_inside")
 
+    @property
+    def entries_per_row(self) -> int:
+        """One per table of signatures."""
+        return PERMUTATIONS
+
     def spread(self, rows: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pl.DataFrame]]:
         """For a run on many machines: entries of ``rows`` (with ``node``), by partition.
 
@@ -142,20 +148,23 @@ class PairDuplicates(StageModel):
         """
         hashed = with_missing(rows, self.reads).filter(pl.col("phash").is_not_null())
         signed, text = sign_column(hashed["caption"])
-        entries = hashed.select("node", "key", *self.views(), "image_grid").with_columns(
+        entries = hashed.select("node", key_number(), *self.views(), pl.col("image_grid").is_not_null()).with_columns(
             text=pl.Series(text, dtype=pl.UInt64)
         )
-        entries = entries.with_columns(image_grid=pl.col("image_grid").is_not_null())
-        for table, values in enumerate(signed):
-            placed = mix64(values.astype(np.uint64) + np.uint64(table << 32)) % np.uint64(partitions)
-            own = entries.with_columns(table=pl.lit(table, pl.UInt8), value=pl.Series(values), _to=pl.Series(placed))
-            for (partition,), some in own.group_by("_to"):
-                yield int(str(partition)), some.drop("_to")
+        tables = (
+            entries.with_columns(table=pl.lit(table, pl.UInt8), value=pl.Series(values))
+            for table, values in enumerate(signed)
+        )
+        to = [
+            mix64(values.astype(np.uint64) + np.uint64(table << 32)) % np.uint64(partitions)
+            for table, values in enumerate(signed)
+        ]
+        return by_partition(pl.concat(tables), np.concatenate(to))
 
     def meet(self, entries: pl.DataFrame) -> tuple[U64, U64]:
         """Nodes (a, b) of the candidate pairs of one partition."""
         found = []
-        for (table,), rows in entries.sort("table", "key").group_by("table", maintain_order=True):
+        for (table,), rows in entries.sort("table", "key", "node").group_by("table", maintain_order=True):
             bits = pl.Series(self.bits(rows["text"].to_numpy(), rows["image_grid"].to_numpy()))
             views = [rows.select("node", "value", image=c).with_columns(bits=bits).drop_nulls() for c in self.views()]
             seen = pl.concat(views)

@@ -16,6 +16,7 @@ import numpy as np
 import polars as pl
 
 from .near_images import block_masks, image_pairs
+from .partitions import by_partition, key_number
 from .shingles import I64, U64, fold_column, hash_strings, mix64
 
 HASHES = ("phash", "phash_inside")
@@ -45,21 +46,25 @@ class Joins:
 
     def spread(self, rows: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pl.DataFrame]]:
         """Entries of ``rows`` (with ``node`` and ``key``) by partition, one per row and table."""
+        rows = rows.with_columns(key_number())
         entries = pl.concat(rows.select("node", "key", value=c).drop_nulls() for c in self.hashes)
         frames = [(t, entries, entries["value"].to_numpy() & mask) for t, mask in enumerate(self._masks())]
         for table, values in enumerate(self._shared(rows), len(frames)):
             shared = rows.select("node", "key", value=values).drop_nulls()
             frames.append((table, shared, shared["value"].to_numpy()))
-        for table, own, bucket in frames:
-            to = pl.Series(mix64(bucket + np.uint64(table)) % np.uint64(partitions), dtype=pl.UInt64)
-            placed = own.with_columns(table=pl.lit(table, pl.UInt8), _to=to)
-            for (partition,), some in placed.group_by("_to"):
-                yield int(str(partition)), some.drop("_to")
+        to = [mix64(bucket + np.uint64(table)) % np.uint64(partitions) for table, _, bucket in frames]
+        placed = pl.concat(own.with_columns(table=pl.lit(table, pl.UInt8)) for table, own, _ in frames)
+        return by_partition(placed, np.concatenate(to))
+
+    @property
+    def entries_per_row(self) -> int:
+        """How many entries ``spread`` makes of a row, about: framed pictures, which have two hashes, are few."""
+        return len(self._masks()) + self.caption + self.page
 
     def meet(self, entries: pl.DataFrame) -> tuple[U64, U64]:
         """Nodes (a, b) of the ties that one partition shows."""
         masks, found = self._masks(), []
-        for (number,), rows in entries.sort("table", "key", "value").group_by("table", maintain_order=True):
+        for (number,), rows in entries.sort("table", "key", "node", "value").group_by("table", maintain_order=True):
             table, values, node = int(str(number)), rows["value"], rows["node"].to_numpy()
             if table < len(masks):
                 a, b = image_pairs(values.to_numpy(), self.image_bits or 0, [masks[table]])

@@ -41,6 +41,11 @@ class _Repeats(StageModel):
         ordered = with_missing(rows, self.reads).with_row_index("_at").sort("key", "origin")
         return self.settle(ordered, *self.joins().pairs(ordered)).sort("_at").drop("_at")
 
+    @property
+    def entries_per_row(self) -> int:
+        """One per block of the image's hash, and for whatever else ties two rows."""
+        return self.joins().entries_per_row
+
     def spread(self, rows: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pl.DataFrame]]:
         """For a run on many machines: entries of ``rows`` (with ``node``), by partition."""
         return self.joins().spread(with_missing(rows, self.reads), partitions)

@@ -59,6 +59,11 @@ class SemanticDuplicates(StageModel):
         coded = _coded(ordered)
         return self.settle(ordered, *_JOINS.pairs(coded)).sort("_at").drop("_at")
 
+    @property
+    def entries_per_row(self) -> int:
+        """One per block of the image's hash, and for whatever else ties two rows."""
+        return _JOINS.entries_per_row
+
     def spread(self, rows: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pl.DataFrame]]:
         """For a run on many machines: entries of ``rows`` (with ``node``), by partition."""
         return _JOINS.spread(_coded(with_missing(rows, self.reads)), partitions)

@@ -52,6 +52,7 @@ class SiteTails(StageModel):
     phase: ClassVar[Phase] = "relate"
     reads: ClassVar[tuple[str, ...]] = ("caption", "caption_raw", "page_url")
     before_same_key: ClassVar[bool] = True
+    entries_per_row: ClassVar[int] = 2 * (LEVELS + 1)
 
     pages: int = Field(
         10,

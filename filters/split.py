@@ -64,6 +64,11 @@ class Split(StageModel):
         """What joins two pairs into one cluster."""
         return Joins(self.image_bits, self.by_caption, self.by_page)
 
+    @property
+    def entries_per_row(self) -> int:
+        """One per block of the image's hash, and for whatever else ties two rows."""
+        return self.joins().entries_per_row
+
     def spread(self, rows: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pl.DataFrame]]:
         """For a run on many machines: entries of ``rows`` (with ``node``), by partition."""
         return self.joins().spread(with_missing(rows, self.reads), partitions)

@@ -11,7 +11,7 @@ from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import apache_beam as beam
-from apache_beam.options.pipeline_options import DirectOptions, PipelineOptions, StandardOptions
+from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptions, PipelineOptions, StandardOptions
 
 LOCAL = "FnApiRunner"
 
@@ -42,8 +42,12 @@ def runner_name(options: PipelineOptions) -> str:
     return str(options.view_as(StandardOptions).runner)
 
 
-def run(build: Callable[[beam.Pipeline], object], options: PipelineOptions) -> dict[str, dict[str, int]]:
-    """Build and run one pipeline; the counters it committed, by namespace and name."""
+def run(name: str, build: Callable[[beam.Pipeline], object], options: PipelineOptions) -> dict[str, dict[str, int]]:
+    """Build and run one pipeline; the counters it committed, by namespace and name.
+
+    ``name`` is what the pipeline does (letters, digits, hyphens): clusters list it as the job ``tuwen-<name>``.
+    """
+    options.view_as(GoogleCloudOptions).job_name = f"tuwen-{name}".replace("_", "-")
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline)
@@ -53,8 +57,8 @@ def run(build: Callable[[beam.Pipeline], object], options: PipelineOptions) -> d
         result.wait_until_finish()
     counted: dict[str, dict[str, int]] = {}
     for metric in result.metrics().query()["counters"]:
-        name = metric.key.metric
-        counted.setdefault(name.namespace, {})[name.name] = int(metric.result)
+        key = metric.key.metric
+        counted.setdefault(key.namespace, {})[key.name] = int(metric.result)
     return counted
 
 

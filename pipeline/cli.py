@@ -89,6 +89,9 @@ def run(
     index: Annotated[
         str, typer.Option("--add-to-index", help="directory of signatures that later runs are checked against")
     ] = "",
+    spread_above: Annotated[
+        int, typer.Option(min=0, help="pairs above which a cluster compares them with one another, not this process")
+    ] = 1_000_000,
     as_json: AsJson = False,
 ) -> None:
     """Read pairs, filter, score, deduplicate and write shards, ledger and report to OUT."""
@@ -109,6 +112,7 @@ def run(
         fresh=fresh,
         dropped_too=measure_all,
         index=index,
+        spread_above=spread_above,
         input_options=_options(option or []),
     )
     with ExitStack() as stack:

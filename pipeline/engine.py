@@ -30,7 +30,7 @@ from .errors import InputError, RunError, UsageError
 from .finish import finish
 from .measure import MeasureOptions, MeasureUnit
 from .recipe import Recipe
-from .relate import relate
+from .relate import SPREAD_ABOVE, relate
 from .sources import open_input
 from .units import Unit
 
@@ -60,6 +60,7 @@ class RunConfig:
     fresh: bool = False
     dropped_too: bool = False
     index: str = ""
+    spread_above: int = SPREAD_ABOVE
     input_options: dict[str, str] = field(default_factory=dict)
 
     @property
@@ -109,7 +110,7 @@ def complete(
     options = beam_run.pipeline_options(config.beam_args, _workers(config, len(units)))
     parts = [files.join(config.parts, f"{u}.parquet") for u in units]
     with clock.phase("relate"), _watch(progress, "relate", config.parts, ".relate.parquet", len(units)):
-        related = relate(parts, recipe.phase("relate"), config.parts, options)
+        related = relate(parts, recipe.phase("relate"), config.parts, options, spread_above=config.spread_above)
     shards = {split: max(1, math.ceil(n / recipe.shards.samples)) for split, n in sorted(related.splits.items()) if n}
     held: str | None = bytes_from
     if replayed is not None:
@@ -154,6 +155,7 @@ def measure(config: RunConfig, recipe: Recipe, units: dict[str, Unit]) -> None:
         beam_options = beam_run.pipeline_options(config.beam_args, _workers(config, len(todo)))
         elements = [(u, u.id in shown) for u in todo]
         beam_run.run(
+            "measure",
             lambda p: (
                 p
                 | "Units" >> beam.Create(elements, reshuffle=True)

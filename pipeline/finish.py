@@ -51,7 +51,7 @@ def finish(
 
     Raises ``RunError`` (exit code 1) where inputs != kept + dropped + failed.
     """
-    measured = [json.loads(files.read_bytes(files.join(parts, f"{u}.json"))) for u in units]
+    measured = files.each(lambda unit: json.loads(files.read_bytes(files.join(parts, f"{unit}.json"))), units, parts)
     ledger = scan_ledger(out)
     infos, made = _shards(out, parts)
     spent = _microseconds([*measured, *made, {"stages": related}])
@@ -173,7 +173,8 @@ def _check(counts: dict[str, int], rows: int, samples: int) -> None:
 
 
 def _shards(out: str, parts: str) -> tuple[list[ShardInfo], list[dict[str, Any]]]:
-    made = [json.loads(files.read_bytes(files.join(parts, n))) for n in files.names(parts, ".tar.json")]
+    names = files.names(parts, ".tar.json")
+    made = files.each(lambda name: json.loads(files.read_bytes(files.join(parts, name))), names, parts)
     present = set(files.names(files.join(out, "shards"), ".tar"))
     infos = [ShardInfo(**m["info"]) for m in made if m["info"]["name"] in present]
     return infos, made

@@ -3,8 +3,9 @@
 ``relate`` drops all but one of the pairs that carry the very same key (stages that must count all pairs come
 before that), runs the recipe's relate stages in order over the pairs still alive, and writes
 ``<unit>.relate.parquet`` per unit: one row per pair, verdicts of the measure phase carried on. On the local
-runner it works in this process, which needs about 0.6 GB per million pairs at the most; on any other runner
-the work is spread (``relate_beam``) and the verdicts are the same.
+runner, and for up to ``SPREAD_ABOVE`` pairs on any other, it works in this process, which needs about 0.6 GB per
+million pairs at the most; above that the work is spread over the runner (``relate_beam``) and the verdicts are
+the same.
 """
 
 from __future__ import annotations
@@ -25,6 +26,8 @@ from .stage import StageModel, Tally, judge
 BASE = ("unit", "ordinal", "key", "origin", "status", "stage", "reason", "detail")
 STATE = (*BASE[4:], "duplicate_of", "duplicate_kind", "cluster", "contaminates", "split")
 SUFFIX = ".relate.parquet"
+SPREAD_ABOVE = 1_000_000
+"""Pairs up to which this process relates them whatever the runner: a cluster takes ten seconds a job to start."""
 
 
 @runtime_checkable
@@ -50,13 +53,18 @@ class RelateResult:
 
 
 def relate(
-    parts: Sequence[str], stages: Sequence[StageModel], out: str, options: Any = None, spread: bool | None = None
+    parts: Sequence[str],
+    stages: Sequence[StageModel],
+    out: str,
+    options: Any = None,
+    spread: bool | None = None,
+    spread_above: int = SPREAD_ABOVE,
 ) -> RelateResult:
     """Relate the pairs of ``parts`` (parquet files of units) and write ``out/<unit>.relate.parquet`` for each.
 
     The same parts and stages give the same files, however often and in whatever order they are given.
     ``options`` are Beam's; ``spread`` forces the work onto Beam or into this process, by default the runner
-    decides.
+    and the number of pairs decide.
     """
     steps = in_order(stages)
     for stage in steps:
@@ -65,7 +73,7 @@ def relate(
     if spread is None:
         from .beam_run import is_local
 
-        spread = options is not None and not is_local(options)
+        spread = options is not None and not is_local(options) and sum(files.each(height, parts, out)) > spread_above
     parts = sorted(parts)
     known = [path for index in sorted({getattr(s, "index", "") for s in stages} - {""}) for path in pair_files(index)]
     state = tuple(dict.fromkeys([*STATE, *(c for s in stages for c in s.adds)]))
@@ -134,7 +142,7 @@ def _spread(
 def read_light(parts: Sequence[str], stages: Sequence[StageModel]) -> pl.DataFrame:
     """The columns that ``stages`` read, of all parts; columns that a part lacks are null."""
     wanted = list(dict.fromkeys([*BASE, *(c for s in stages for c in getattr(s, "reads", ()))]))
-    frames = [read_columns(path, wanted) for path in parts]
+    frames = files.each(lambda path: read_columns(path, wanted), parts, parts[0]) if parts else []
     return pl.concat([pl.DataFrame(schema={c: COLUMNS[c].dtype for c in wanted}), *frames], rechunk=True)
 
 
@@ -143,6 +151,12 @@ def read_columns(path: str, wanted: Sequence[str]) -> pl.DataFrame:
     with files.open_read(path) as handle:
         there = set(pl.read_parquet_schema(handle))
     return with_missing(files.read_parquet(path, [c for c in wanted if c in there]), tuple(wanted)).select(wanted)
+
+
+def height(path: str) -> int:
+    """Rows of a parquet file, from its footer."""
+    with files.open_read(path) as handle:
+        return int(pl.scan_parquet(handle).select(pl.len()).collect().item())
 
 
 def unit_name(path: str) -> str:
@@ -161,9 +175,11 @@ def publish(rows: pl.DataFrame, unit: str, out: str, state: tuple[str, ...]) -> 
 def _count(parts: Sequence[str], steps: Sequence[StageModel], out: str, times: dict[str, int]) -> RelateResult:
     """Counts from the files that were written."""
     columns = ["status", "stage", "reason", "split"]
-    ended = (
-        files.read_parquet(files.join(out, f"{unit_name(p)}{SUFFIX}"), columns).group_by(columns).len() for p in parts
-    )
+
+    def ends(part: str) -> pl.DataFrame:
+        return files.read_parquet(files.join(out, f"{unit_name(part)}{SUFFIX}"), columns).group_by(columns).len()
+
+    ended = files.each(ends, parts, out)
     schema = dict.fromkeys(columns, pl.String)
     table = pl.concat([pl.DataFrame(schema={**schema, "len": pl.get_index_type()}), *ended])
     kept = table.filter(pl.col("status").is_null())

@@ -31,7 +31,7 @@ from ..filters.components import components
 from . import batch as _coder  # noqa: F401  (registers the coder of batches)
 from . import beam_run, files
 from .columns import with_missing
-from .relate import judged, publish, read_columns, unit_name
+from .relate import height, judged, publish, read_columns, unit_name
 from .stage import StageModel
 
 KEYED = tuple[int, pl.DataFrame]
@@ -39,14 +39,17 @@ UNIT = 1 << 32
 """A node is the number of its unit times this, plus its ordinal."""
 ENTRIES = 1 << 22
 """Entries per partition aimed at: about 200 MB in a worker."""
-ENTRIES_PER_ROW = 16
 GROUP_ROWS = 1 << 18
 """Rows per bin of groups aimed at."""
 
 
 @runtime_checkable
 class SpreadStage(Protocol):
-    """A relate stage that compares rows with one another."""
+    """A relate stage that compares rows with one another.
+
+    ``entries_per_row`` says how many entries ``spread`` makes of a row at the most, from which the number of
+    partitions follows; one where it is not told.
+    """
 
     def spread(self, rows: pl.DataFrame, partitions: int) -> Iterator[tuple[int, pl.DataFrame]]:
         """Entries of rows (with ``node``) by partition."""
@@ -101,22 +104,32 @@ class Place:
 def relate_stage(stage: StageModel, place: Place, state: tuple[str, ...], options: Any) -> None:
     """Run one stage; ``place.own`` then holds a file per unit with ordinal and the columns of ``state``."""
     numbers = list(range(len(place.parts)))
-    rows = sum(_height(path) for path in place.parts)
-    partitions = max(1, min(65536, rows * ENTRIES_PER_ROW // ENTRIES))
+    if isinstance(stage, (CountStage, SpreadStage)):
+        partitions = partitions_for(sum(files.each(height, place.parts, place.own)), stage)
     if isinstance(stage, CountStage):
-        _run("Count", numbers, _Entries(stage, place, partitions), _Count(stage, place), options)
+        _run(stage.name, "Count", numbers, _Entries(stage, place, partitions), _Count(stage, place), options)
     if isinstance(stage, SpreadStage):
-        _run("Meet", numbers, _Spread(stage, place, partitions), _Meet(stage, place), options)
+        _run(stage.name, "Meet", numbers, _Spread(stage, place, partitions), _Meet(stage, place), options)
         bins = group_candidates(place)
-        _run("Settle", numbers, _Gather(place, bins), _Settle(stage, place), options)
+        _run(stage.name, "Settle", numbers, _Gather(place, bins), _Settle(stage, place), options)
     finish = _Finish(stage, place, state)
-    beam_run.run(lambda p: p | beam.Create(numbers, reshuffle=True) | "Finish" >> beam.ParDo(finish), options)
+    beam_run.run(
+        f"{stage.name}-finish",
+        lambda p: p | beam.Create(numbers, reshuffle=True) | "Finish" >> beam.ParDo(finish),
+        options,
+    )
+
+
+def partitions_for(rows: int, stage: CountStage | SpreadStage) -> int:
+    """Partitions of so many rows' entries."""
+    return max(1, min(65536, rows * int(getattr(stage, "entries_per_row", 1)) // ENTRIES))
 
 
 def publish_units(parts: Sequence[str], before: str, out: str, state: tuple[str, ...], options: Any) -> None:
     """Write each unit's file of the phase from the state after its last stage."""
     units = [unit_name(path) for path in parts]
     beam_run.run(
+        "publish",
         lambda p: p | beam.Create(units, reshuffle=True) | "Publish" >> beam.ParDo(_Publish(before, out, state)),
         options,
     )
@@ -125,7 +138,7 @@ def publish_units(parts: Sequence[str], before: str, out: str, state: tuple[str,
 def group_candidates(place: Place) -> int:
     """Join the candidate pairs into groups and lay both out by bin; the number of bins."""
     folder = files.join(place.own, "pairs")
-    found = [files.read_parquet(files.join(folder, name)) for name in files.names(folder, ".parquet")]
+    found = files.each(lambda n: files.read_parquet(files.join(folder, n)), files.names(folder, ".parquet"), folder)
     if not found:
         return 0
     pairs = pl.concat(found).unique().sort("a", "b")
@@ -134,16 +147,25 @@ def group_candidates(place: Place) -> int:
     bins = max(1, len(nodes) // GROUP_ROWS)
     to = pl.Series((label % bins).astype(np.uint32))
     grouped = pl.DataFrame({"node": nodes, "to": to}).with_columns(unit=pl.col("node") // UNIT)
-    for (unit,), some in grouped.group_by("unit"):
-        files.write_parquet(files.join(place.own, "nodes", f"{unit}.parquet"), some.select("node", "to"))
+    _write_each(files.join(place.own, "nodes"), grouped.group_by("unit"), ["node", "to"])
     of_pairs = pairs.with_columns(to=to.gather(at[: pairs.height]))
-    for (number,), edges in of_pairs.group_by("to", maintain_order=True):
-        files.write_parquet(files.join(place.own, "edges", f"{number}.parquet"), edges.select("a", "b"))
+    _write_each(files.join(place.own, "edges"), of_pairs.group_by("to", maintain_order=True), ["a", "b"])
     return bins
 
 
-def _run(name: str, numbers: list[int], first: beam.DoFn, second: beam.DoFn, options: Any) -> None:
+def _write_each(folder: str, groups: Iterable[tuple[Any, pl.DataFrame]], columns: list[str]) -> None:
+    """A file per group, named by it."""
+
+    def write(group: tuple[Any, pl.DataFrame]) -> None:
+        (number,), rows = group
+        files.write_parquet(files.join(folder, f"{number}.parquet"), rows.select(columns))
+
+    files.each(write, groups, folder)
+
+
+def _run(stage: str, name: str, numbers: list[int], first: beam.DoFn, second: beam.DoFn, options: Any) -> None:
     beam_run.run(
+        f"{stage}-{name.lower()}",
         lambda p: (
             p
             | "Units" >> beam.Create(numbers, reshuffle=True)
@@ -286,8 +308,3 @@ class _Publish(beam.DoFn):
 
     def process(self, unit: str) -> None:
         publish(files.read_parquet(files.join(self.before, f"{unit}.parquet")), unit, self.out, self.state)
-
-
-def _height(path: str) -> int:
-    with files.open_read(path) as handle:
-        return int(pl.scan_parquet(handle).select(pl.len()).collect().item())

@@ -100,7 +100,7 @@ def _measure(rows: pl.DataFrame, stages: list[StageModel], work: str, dropped_to
         units.append(f"retry-{number:06d}")
         files.write_parquet(files.join(work, "rows", f"{units[-1]}.parquet"), rows.slice(first, UNIT_ROWS))
     again = _Measure(stages, work, dropped_too)
-    beam_run.run(lambda p: p | beam.Create(units, reshuffle=True) | "Again" >> beam.ParDo(again), options)
+    beam_run.run("retry", lambda p: p | beam.Create(units, reshuffle=True) | "Again" >> beam.ParDo(again), options)
     missing = set(units) - {n.removesuffix(".parquet") for n in files.names(files.join(work, "parts"), ".parquet")}
     if missing:
         raise RunError(f"{len(missing)} of {len(units)} slices could not be measured; nothing was changed")

@@ -25,11 +25,11 @@ class Finished:
     told: dict[str, Any]
 
 
-def curate(*words: str | Path, check: bool = True) -> subprocess.CompletedProcess[str]:
+def curate(*words: str | Path, check: bool = True, timeout: float = 280) -> subprocess.CompletedProcess[str]:
     """Runs the command line as a user would, in a process of its own."""
     command = [sys.executable, "-m", "tuwen.pipeline.cli", *map(str, words)]
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])}
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=timeout)
     if check and done.returncode:
         raise AssertionError(f"{words} ended with {done.returncode}:\n{done.stderr[-3000:]}")
     return done

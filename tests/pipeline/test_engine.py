@@ -71,7 +71,10 @@ def test_a_killed_run_of_all_stages_continues_to_the_same_bytes(finished: Finish
 
 
 def test_runs_killed_at_random_points_end_in_the_same_bytes(tmp_path: Path) -> None:
-    """Four inputs, two workers, two kills each; the files that are there are counted, so that every phase is met."""
+    """Four inputs, two workers, two kills each; the files that are there are counted, so that every phase is met.
+
+    TUWEN_KILLED_RUNS makes it as many runs as wanted.
+    """
     inputs = [folder_of_photographs(tmp_path / f"in{n}", 5, 10 * n) for n in range(4)]
     stages = "[normalise, decode, jpeg, pair_duplicates, split]"
     (tmp_path / "r.yaml").write_text(f"name: r\nstages: {stages}\nshards: {{samples: 4}}\n")
@@ -85,7 +88,7 @@ def test_runs_killed_at_random_points_end_in_the_same_bytes(tmp_path: Path) -> N
     drawn = random.Random(20261121)
     most = len(complete(whole)) + 4 * 6
     kills = 0
-    for number in range(2):
+    for number in range(int(os.environ.get("TUWEN_KILLED_RUNS", "2"))):
         out = tmp_path / f"run{number}"
         for files in sorted(drawn.sample(range(1, most), 2)):
             kills += killed_at(files, out, words(out))
