@@ -12,6 +12,7 @@ REASONS: dict[str, tuple[str, str]] = {
     "caption_too_long": ("the caption is too long", "文字太长"),
     "caption_uninformative": ("the caption says nothing", "文字没有信息"),
     "personal_name": ("a personal name", "含有人名"),
+    "caption_too_frequent": ("too many pairs carry the caption", "相同文字的图文对过多"),
     "image_missing": ("there is no image", "没有图片"),
     "image_bomb": ("the image claims more pixels than are decoded", "图片声称的像素过多"),
     "image_unsupported": ("a kind of image that cannot be read", "不支持的图片格式"),

@@ -28,7 +28,7 @@ from ..export.ustar import UstarWriter
 from . import files
 from .columns import COLUMNS, empty, with_missing, without
 from .sources import read_unit
-from .stage import VERDICT, StageModel, Tally, apply_stage, open_mask
+from .stage import VERDICT, StageModel, Tally, apply_stages, open_mask
 from .thumbs import Thumbs
 from .units import Unit
 
@@ -106,9 +106,7 @@ def _read(unit: Unit, text: list[StageModel], counts: UnitCounts, options: Measu
 
 
 def _through(stages: list[StageModel], batch: pl.DataFrame, counts: UnitCounts, dropped_too: bool) -> pl.DataFrame:
-    for stage in stages:
-        batch = apply_stage(stage, batch, counts.stages[stage.name], dropped_too)
-    return batch
+    return apply_stages(stages, batch, counts.stages, dropped_too)
 
 
 def _survivor_slices(batches: Iterable[pl.DataFrame], options: MeasureOptions) -> Iterator[pl.DataFrame]:

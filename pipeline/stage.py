@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
 
 import polars as pl
@@ -146,6 +146,23 @@ def _count(tally: Tally, status: pl.Series, reason: pl.Series) -> None:
         tally["failed" if word == "failed" else f"dropped_{why}"] += n
 
 
+def apply_stages(
+    stages: Sequence[StageModel], batch: pl.DataFrame, tallies: Mapping[str, Tally], dropped_too: bool = False
+) -> pl.DataFrame:
+    """``apply_stage`` for one stage after another; rows with a verdict stand aside, which saves sorting."""
+    batch = batch.with_row_index("_at")
+    aside: list[pl.DataFrame] = []
+    for stage in stages:
+        batch = apply_stage(stage, batch, tallies[stage.name], dropped_too)
+        ended = ~open_mask(batch, dropped_too)
+        if ended.any():
+            aside.append(batch.filter(ended))
+            batch = batch.filter(~ended)
+    if aside:
+        batch = pl.concat([batch, *aside], how="diagonal_relaxed").sort("_at")
+    return without(batch, "_at")
+
+
 def judge(stage: StageModel, rows: pl.DataFrame) -> pl.DataFrame:
     """Write verdicts on measured rows without one; a ``failure`` column goes before any reason."""
     rows = with_missing(rows, VERDICT)
@@ -185,7 +202,7 @@ def _checked(stage: StageModel, alive: pl.DataFrame) -> pl.DataFrame:
     out = with_missing(stage.measure(alive), stage.adds)
     if out.height != alive.height or not out["_row"].equals(alive["_row"]):
         raise ValueError(f"stage {stage.name}: measure must return the same rows in the same order")
-    unknown = [c for c in out.columns if c not in COLUMNS and c not in ("failure", "_row")]
+    unknown = [c for c in out.columns if c not in COLUMNS and c not in ("failure", "_row", "_at")]
     if unknown:
         raise ValueError(f"stage {stage.name}: unregistered columns {unknown}; add them to pipeline/columns.py")
     return out

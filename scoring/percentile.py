@@ -31,16 +31,16 @@ class ScorePercentile(StageModel):
 
     def relate(self, rows: pl.DataFrame) -> pl.DataFrame:
         """``rows`` with score_better, the share of scored pairs of the run whose score is higher."""
-        return self.relate_with(rows, self.count(rows))
+        return self.relate_with(rows, self.sums(rows))
 
-    def count(self, rows: pl.DataFrame) -> pl.DataFrame:
+    def sums(self, rows: pl.DataFrame) -> pl.DataFrame:
         """Pairs per score (``score`` in units of its last decimal, ``n``); those of an index do not count."""
         new = with_missing(rows, self.reads).filter(~indexed() & pl.col("score").is_not_null())
         return new.group_by(score=_steps()).agg(n=pl.len().cast(pl.UInt64))
 
-    def relate_with(self, rows: pl.DataFrame, counts: pl.DataFrame) -> pl.DataFrame:
-        """As ``relate``, with the counts of all units."""
-        ranked = counts.sort("score", descending=True)
+    def relate_with(self, rows: pl.DataFrame, sums: pl.DataFrame) -> pl.DataFrame:
+        """As ``relate``, with the sums of all units."""
+        ranked = sums.sort("score", descending=True)
         total = int(ranked["n"].sum()) or 1
         better = (pl.col("n").cum_sum() - pl.col("n")).cast(pl.Float64) / total
         shares = ranked.select(_score="score", score_better=better)

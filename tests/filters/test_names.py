@@ -14,6 +14,7 @@ from tuwen.filters.name_candidates import LONGEST, candidates, windows
 from tuwen.filters.name_model import MODEL, fingerprint, load
 from tuwen.filters.name_spans import names
 from tuwen.filters.names import Names, find
+from tuwen.filters.words import tagged
 
 SENTENCES = [
     "记者陈晓东报道，市长林国栋昨天会见了来访的史密斯先生。",
@@ -142,12 +143,12 @@ def test_decoding_takes_the_path_of_the_highest_score() -> None:
 def test_photo_captions_are_not_shown_to_the_model() -> None:
     captions = ["一只狗在雪地里奔跑", "两个孩子在玩滑梯", "穿红色衣服的女人在拉琴", "白色的船停在海边"]
     found = candidates(captions)
-    assert [w for i, (beside, _) in found.items() for w in windows(captions[i], beside)] == []
+    assert [w for i, (beside, _) in found.items() for w in windows(captions[i], beside, tagged([captions[i]])[0])] == []
 
 
 def test_long_captions_are_shown_in_parts() -> None:
     caption = "记者陈晓东报道，" * 100
-    parts = windows(caption, candidates([caption])[0][0])
+    parts = windows(caption, candidates([caption])[0][0], tagged([caption])[0])
     assert all(end - start <= LONGEST for start, end in parts)
     assert words(caption) == ["陈晓东"] * 100
 

@@ -93,7 +93,12 @@ def test_lines_that_do_not_parse_keep_their_place(tmp_path: Path) -> None:
     told = run(tmp_path, path)
     assert [t["status"] for t in told] == ["kept", "failed", "kept", "failed", "failed"]
     assert [t["reason"] for t in told] == [None, "bad_line", None, "caption_missing", "bad_line"]
-    assert "size" in told[3]["detail"]
+    assert [t["caption"] for t in told] == ["一只小狗在草地上", '{"caption": ', "湖边的小船", '{"size": 3}', "7"]
+    assert [(t["stage"], t["text"], t["spans"]) for t in told if t["status"] == "failed"] == [("read", None, [])] * 3
+    assert len({tuple(t) for t in told}) == 1
+    (tmp_path / "c.csv").write_text("id,caption\n1,湖边的小船\n2\n", "utf-8")
+    short = run(tmp_path, tmp_path / "c.csv")[1]
+    assert (short["caption"], short["status"], short["reason"]) == ("2", "failed", "bad_line")
 
 
 def test_standard_streams_and_surrogates() -> None:
