@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.conftest import Finished, curate
+from tests.conftest import Finished, here
 from tuwen.pipeline import calibrate, engine
 from tuwen.pipeline.errors import InputError, RunError, UsageError
 from tuwen.pipeline.recipe import load, parse
@@ -34,7 +34,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_an_input_gives_a_threshold_a_picture_and_a_line_that_a_recipe_takes(folder: Path, tmp_path: Path) -> None:
     out = tmp_path / "out"
-    told = json.loads(curate("calibrate", folder, "-r", "photos", "-o", out, "--json").stdout)
+    told = json.loads(here("calibrate", folder, "-r", "photos", "-o", out, "--json").stdout)
     assert told == json.loads((out / "calibration.json").read_text("utf-8"))
     assert told["auc"] > 0.95 and told["separates"]
     assert told["threshold_interval"][0] <= told["threshold"] <= told["threshold_interval"][1]
@@ -71,7 +71,7 @@ def test_recorded_vectors_give_what_the_images_give(folder: Path, tmp_path: Path
     recipe.write_text(
         "name: plain\nstages:\n  - normalise\n  - decode\n  - jpeg\n  - score: {embeddings: true, threshold: 0.6}\n"
     )
-    curate("run", folder, "-r", recipe, "-o", tmp_path / "run", "-j", "1")
+    here("run", folder, "-r", recipe, "-o", tmp_path / "run", "-j", "1")
     held = calibrate.from_run(str(tmp_path / "run"), None, 2000, 0)
     assert held.told["vectors"] == "recorded"
     found = calibrate.find(held, 0.9, 0.5)
@@ -105,7 +105,7 @@ def test_bad_input_says_what_to_do(folder: Path, tmp_path: Path) -> None:
     same = calibrate.Gathered("s", "s", held.images, held.captions, held.image, held.caption * 0, {"source": "x"})
     with pytest.raises(InputError, match="all captions are equal"):
         calibrate.find(same, 0.9, 0.5)
-    assert curate("calibrate", tmp_path / "nowhere", check=False).returncode == 3
+    assert here("calibrate", tmp_path / "nowhere", check=False).returncode == 3
 
 
 def test_a_scorer_with_an_odd_path_makes_a_valid_line() -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from tests.conftest import curate
+from tests.conftest import here
 from tuwen.pipeline.errors import RunError, UsageError
 from tuwen.pipeline.fetch_with import fetch_with
 
@@ -119,7 +119,7 @@ def test_a_run_reads_what_img2dataset_fetched_and_goes_on_without_asking_again(t
         "-j",
         "1",
     ]
-    counts = json.loads(curate(*words, "--fetch-with", REAL).stdout)["counts"]
+    counts = json.loads(here(*words, "--fetch-with", REAL).stdout)["counts"]
     assert counts == {"inputs": 5, "kept": 3, "dropped": 0, "failed": 2}
     ledger = pl.read_parquet(tmp_path / "out" / "ledger" / "*.parquet")
     told = {caption: (reason, detail) for caption, reason, detail in ledger["caption_raw", "reason", "detail"].rows()}
@@ -128,5 +128,5 @@ def test_a_run_reads_what_img2dataset_fetched_and_goes_on_without_asking_again(t
     shard = (tmp_path / "out" / "shards" / "train-000000.tar").read_bytes()
     (tmp_path / "out" / "run.json").unlink()
     shutil.rmtree(tmp_path / "web")
-    curate(*words, "--fetch-with", REAL)
+    here(*words, "--fetch-with", REAL)
     assert (tmp_path / "out" / "shards" / "train-000000.tar").read_bytes() == shard

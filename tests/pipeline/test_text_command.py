@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tests.conftest import curate
+from tests.conftest import here
 
 CAPTIONS = [
     "记者王志强摄：草地上有一只白色的小狗",
@@ -26,7 +26,7 @@ CAPTIONS = [
 
 def run(tmp_path: Path, source: Path, *words: str) -> list[dict[str, Any]]:
     out = tmp_path / "out.jsonl"
-    curate("text", source, "-o", out, *words)
+    here("text", source, "-o", out, *words)
     return [json.loads(line) for line in out.read_text("utf-8").splitlines()]
 
 
@@ -114,7 +114,7 @@ def test_standard_streams_and_surrogates() -> None:
 
 def test_what_cannot_be_read_or_run_says_so(tmp_path: Path) -> None:
     def refused(*words: Any) -> str:
-        done = curate("text", *words, "-o", tmp_path / "o", check=False)
+        done = here("text", *words, "-o", tmp_path / "o", check=False)
         assert done.returncode in (2, 3)
         return done.stderr
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 from PIL import Image
 
-from tests.conftest import curate
+from tests.conftest import here
 from tests.scoring.test_scorer import CAPTIONS, chinese_clip_folder, open_clip_folder, pictures
 from tuwen.pipeline.errors import RecipeError, UsageError
 from tuwen.scoring.export_scorer import _clip_tokenizer, export_scorer
@@ -113,7 +113,7 @@ def test_clips_own_tokenizer_is_written_as_one_file() -> None:
 
 def test_the_command_exports_and_says_how_close_it_is(tmp_path: Path) -> None:
     source = open_clip_folder(tmp_path / "model")
-    done = curate("export-scorer", source, "-o", tmp_path / "out")
+    done = here("export-scorer", source, "-o", tmp_path / "out")
     assert "scores differ by at most" in done.stdout
     assert {"image.onnx", "text.onnx", "tokenizer.json", "scorer.yaml"} == {
         p.name for p in (tmp_path / "out").iterdir()
