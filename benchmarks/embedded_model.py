@@ -15,7 +15,7 @@ import torch
 from tuwen.sample_data.draw import render
 from tuwen.sample_data.faults import encode
 from tuwen.sample_data.world import KINDS, Scene, caption, random_scene
-from tuwen.scoring.captioner import CocaCaptioner
+from tuwen.scoring.caption_coca import CocaCaptioner
 from tuwen.scoring.scorer import embedded_folder, load_scorer, model_and_tokenizer
 
 
@@ -55,7 +55,7 @@ def main() -> None:
     print(f"image to text R@1                 {np.mean(cosine.argmax(1) == np.arange(len(scenes))):.3f}")
     print(f"pairs per CPU-second              {len(scenes) / seconds:.0f}")
     captioner = CocaCaptioner(*model_and_tokenizer(embedded_folder(), "cpu"), 32)
-    written = captioner.captions(images[:256])
+    written = [w.text or "" for w in captioner.captions(images[:256])]
     told = [(t, w) for s, w in zip(scenes, written, strict=False) for t in s.things]
     print(
         f"captions naming the kind          {np.mean([any(n in w for n in KINDS[t.kind].names) for t, w in told]):.3f}"

@@ -151,7 +151,10 @@ _ALL = (
     Column("contaminates", pl.String, "relate", "evaluation set and item that this pair matches"),
     # made
     Column("caption_synthetic", pl.String, "emit", "a caption made by the captioner"),
-    Column("synthetic_score", pl.Float32, "emit", "score of the synthetic caption", "cosine"),
+    Column("synthetic_score", pl.Float32, "emit", "score of what the captioner wrote, shipped or not", "cosine"),
+    Column("synthetic_reason", pl.String, "emit", "why no synthetic caption ships; null where one does"),
+    Column("synthetic_detail", pl.String, "emit", "the same for people: the answer refused, values, error message"),
+    Column("synthetic_tokens", pl.UInt32, "emit", "what the endpoint says the caption cost", "tokens"),
     Column("negatives", pl.List(NEGATIVE), "emit", "hard negatives: kind and caption"),
     # verdict
     Column("status", pl.String, "shell", "kept, dropped or failed"),

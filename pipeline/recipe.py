@@ -45,8 +45,8 @@ class Recipe(BaseModel):
     shards: Shards = Shards()
 
     def phase(self, phase: str) -> list[StageModel]:
-        """The stages of one phase, in order."""
-        return [s for s in self.stages if s.phase == phase]
+        """The stages of one phase, in order, each knowing those it runs among."""
+        return [s.among(self.stages) for s in self.stages if s.phase == phase]
 
     def describe(self, operational: bool = False) -> dict[str, Any]:
         """The recipe as plain values; fields that change nothing in the result only on request."""

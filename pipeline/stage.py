@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, Literal, Protocol, runtime_checkable
+from typing import Any, ClassVar, Literal, Protocol, Self, runtime_checkable
 
 import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
@@ -68,6 +68,11 @@ class StageModel(BaseModel):
     def notices(self) -> tuple[str, ...]:
         """What a reader of the result must know (no real detector, a sample model); usually nothing."""
         return ()
+
+    def among(self, stages: Sequence[StageModel]) -> Self:
+        """This stage as it runs in a recipe of ``stages``: one that follows others' fields returns a copy that does."""
+        del stages
+        return self
 
     @classmethod
     def thresholds(cls) -> frozenset[str]:

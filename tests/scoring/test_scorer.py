@@ -24,7 +24,6 @@ from tuwen.pipeline.stage import Tally, apply_stage
 from tuwen.sample_data.draw import render
 from tuwen.sample_data.faults import encode
 from tuwen.sample_data.world import caption, random_scene
-from tuwen.scoring.captioner import CocaCaptioner, SyntheticCaptions, repeats
 from tuwen.scoring.score import Score
 from tuwen.scoring.scorer import embedded_folder, import_open_clip, load_scorer, model_and_tokenizer
 from tuwen.trainers.embedded import save_tokenizer
@@ -170,30 +169,3 @@ def test_unknown_scorers_say_what_to_do(tmp_path: Path) -> None:
     (tmp_path / "x" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(RecipeError, match="'bert' model"):
         load_scorer(str(tmp_path / "x"))
-
-
-def test_synthetic_captions_ship_only_where_they_score_no_worse() -> None:
-    images, captions = pictures(16)
-    frame = pl.DataFrame({"key": [f"{i:02}" for i in range(16)], "image": images, "caption": captions})
-    frame = apply_stage(Score(), frame, Tally())
-    low = apply_stage(SyntheticCaptions(), frame.with_columns(score=pl.lit(-1.0, dtype=pl.Float32)), Tally())
-    assert low["caption_synthetic"].null_count() == 0
-    assert low["caption_synthetic"].str.contains(r"^\p{Han}[\p{Han},，。]+$").all()
-    real = apply_stage(SyntheticCaptions(), frame, Tally()).filter(pl.col("caption_synthetic").is_not_null())
-    assert (real["synthetic_score"] >= real["score"]).all()
-    high = apply_stage(SyntheticCaptions(margin=1.0), frame, Tally())
-    assert high["caption_synthetic"].null_count() == 16
-
-
-def test_captions_do_not_depend_on_the_batch() -> None:
-    images, _ = pictures(5)
-    model, prepare, tokenizer = model_and_tokenizer(embedded_folder(), "cpu")
-    captioner = CocaCaptioner(model, prepare, tokenizer, 4)
-    whole = captioner.captions(images)
-    assert whole == [captioner.captions([image])[0] for image in images]
-    assert len(set(whole)) > 1
-
-
-def test_repetition_is_measured() -> None:
-    assert repeats("红色的车在路边") == 0
-    assert repeats("红色红色红色红色红色") > 0.5
