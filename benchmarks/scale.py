@@ -33,7 +33,7 @@ from tuwen.pipeline.emit import EmitOptions, emit_shard, pack, unit_rows
 from tuwen.pipeline.measure import MeasureOptions, measure_unit
 from tuwen.pipeline.recipe import Recipe, load
 from tuwen.pipeline.relate import BASE, STATE, relate
-from tuwen.pipeline.relate_beam import Place, SpreadStage, partitions_for
+from tuwen.pipeline.relate_beam import CountStage, Place, SpreadStage, partitions_for
 from tuwen.pipeline.sources import open_input
 
 PER_UNIT = 10_000
@@ -82,13 +82,18 @@ def shuffled(parts: list[str], n: float) -> dict[str, float]:
     """Bytes per pair that each stage's shuffle would carry in a run of ``n`` pairs, all parts taken as one unit."""
     told = {}
     for stage in recipe().phase("relate"):
-        if not isinstance(stage, SpreadStage):
+        if not isinstance(stage, (CountStage, SpreadStage)):
             continue
         place = Place(tuple(parts), None, "", tuple(dict.fromkeys([*BASE, *STATE, *getattr(stage, "reads", ())])))
         rows = pl.concat([place.rows(number) for number in range(len(parts))])
         rows = rows.filter(pl.col("status").is_null())
-        sent = sum(len(batch.encode(frame)) for _, frame in stage.spread(rows, partitions_for(int(n), stage)))
-        told[stage.name] = sent / rows.height
+        partitions = partitions_for(int(n), stage)
+        if isinstance(stage, SpreadStage):
+            frames = [frame for _, frame in stage.spread(rows, partitions)]
+        else:
+            found = stage.entries(rows).with_columns(unit=pl.lit(0, pl.UInt32), _to=pl.col("value") % partitions)
+            frames = [frame.drop("_to") for _, frame in found.group_by("_to")]
+        told[stage.name] = sum(len(batch.encode(frame)) for frame in frames) / rows.height
     return told
 
 

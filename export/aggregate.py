@@ -22,7 +22,7 @@ SHOWN = 12
 """Pairs shown per reason."""
 KEPT_SHOWN = 24
 BINS = 120
-_SPANS = ("boilerplate", "sensitive", "names")
+_SPANS = ("social", "fragments", "boilerplate", "site_tails", "sensitive", "names")
 
 
 @dataclass(frozen=True)

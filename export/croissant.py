@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from functools import cache
 from typing import Any
 
 import polars as pl
@@ -95,9 +96,10 @@ def _records(name: str, source: str) -> dict[str, Any]:
     return {"@type": "cr:RecordSet", "@id": name, "name": name, "field": [_field(name, source, c) for c in _plain()]}
 
 
-def _plain() -> list[str]:
+@cache
+def _plain() -> tuple[str, ...]:
     """Ledger columns of plain types: Croissant's fields hold no lists of structures."""
-    return [c.name for c in COLUMNS.values() if c.ledger and _type(c.dtype)]
+    return tuple(c.name for c in COLUMNS.values() if c.ledger and _type(c.dtype))
 
 
 def _field(record: str, source: str, column: str) -> dict[str, Any]:
@@ -111,6 +113,7 @@ def _field(record: str, source: str, column: str) -> dict[str, Any]:
     }
 
 
+@cache
 def _type(dtype: pl.DataType | type[pl.DataType]) -> str | None:
     if dtype == pl.String:
         return "sc:Text"

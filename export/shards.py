@@ -6,18 +6,27 @@ order of their keys with fixed times, modes and owners, so that equal samples ma
 
 from __future__ import annotations
 
-import hashlib
-import io
 import json
 import tarfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from ..pipeline import files
+import polars as pl
 
-OMITTED = frozenset(("image", "caption", "shard", "unit", "ordinal", "status", "stage", "reason", "detail", "blocked"))
+from ..pipeline import files
+from .ustar import UstarWriter
+
+OMITTED = frozenset(
+    (
+        *("image", "caption", "shard", "unit", "ordinal", "part", "offset", "length"),
+        *("status", "stage", "reason", "detail", "blocked"),
+    )
+)
 """Columns that a sample's JSON does without: they stand beside it, or are about the run and not the pair."""
+
+
+_encode = json.JSONEncoder(ensure_ascii=False, sort_keys=True).encode
 
 
 @dataclass(frozen=True)
@@ -30,40 +39,29 @@ class ShardInfo:
     sha256: str
 
 
-def sample_json(row: dict[str, Any]) -> dict[str, Any]:
-    """What KEY.json holds: the row's columns that have a value, without bytes and without the run's own.
+def sample_jsons(rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
+    """What each KEY.json holds: the row's columns that have a value, without bytes and without the run's own.
 
     Bytes are signatures for the relate phase; they stand in the ledger.
     """
-    return {k: v for k, v in row.items() if k not in OMITTED and v is not None and not isinstance(v, bytes)}
+    told = [c for c in rows.get_columns() if c.name not in OMITTED and c.dtype != pl.Binary and c.count()]
+    names = [c.name for c in told]
+    for values in zip(*(c.to_list() for c in told), strict=True):
+        yield {name: value for name, value in zip(names, values, strict=True) if value is not None}
 
 
 def write_shard(path: str, samples: Iterable[tuple[str, bytes, str, dict[str, Any]]]) -> ShardInfo:
     """Write (key, JPEG, caption, JSON) samples, given in the order of their keys, and publish the tar."""
     count, last = 0, ""
-    with files.publish(path) as temporary:
-        with tarfile.open(temporary, "w", format=tarfile.USTAR_FORMAT) as tar:
-            for key, image, caption, told in samples:
-                if key <= last:
-                    raise ValueError(f"samples must come in the order of their keys, once each: {key} after {last}")
-                _add(tar, f"{key}.jpg", image)
-                _add(tar, f"{key}.json", json.dumps(told, ensure_ascii=False, sort_keys=True).encode())
-                _add(tar, f"{key}.txt", caption.encode())
-                count, last = count + 1, key
-        digest = hashlib.sha256()
-        with temporary.open("rb") as handle:
-            while chunk := handle.read(1 << 20):
-                digest.update(chunk)
-        size = temporary.stat().st_size
-    return ShardInfo(path.rsplit("/", 1)[-1], count, size, digest.hexdigest())
-
-
-def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size, member.mode, member.mtime = len(data), 0o644, 0
-    member.uid = member.gid = 0
-    member.uname = member.gname = "tuwen"
-    tar.addfile(member, io.BytesIO(data))
+    with files.publish(path) as temporary, UstarWriter(temporary, "tuwen", digest=True) as tar:
+        for key, image, caption, told in samples:
+            if key <= last:
+                raise ValueError(f"samples must come in the order of their keys, once each: {key} after {last}")
+            tar.add(f"{key}.jpg", image)
+            tar.add(f"{key}.json", _encode(told).encode())
+            tar.add(f"{key}.txt", caption.encode())
+            count, last = count + 1, key
+    return ShardInfo(path.rsplit("/", 1)[-1], count, tar.size, tar.sha256)
 
 
 def write_index(folder: str, shards: Sequence[ShardInfo]) -> None:

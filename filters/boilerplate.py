@@ -185,12 +185,12 @@ def _find(caption: str) -> list[Span]:
     for name, pattern in _compiled().items():
         for match in pattern.finditer(caption):
             if match.group().strip():
-                start, end = _with_separators(caption, match.start(), match.end())
-                found.append(Span(start, end, match.group().strip()[:60], name, "cut", _join(caption, start, end)))
+                start, end = with_separators(caption, match.start(), match.end())
+                found.append(Span(start, end, match.group().strip()[:60], name, "cut", join_words(caption, start, end)))
     return found
 
 
-def _with_separators(caption: str, start: int, end: int) -> tuple[int, int]:
+def with_separators(caption: str, start: int, end: int) -> tuple[int, int]:
     """The cut with the commas and dashes that would be left dangling at an end of the caption."""
     if not caption[end:].strip(_DANGLING):
         end = len(caption)
@@ -203,7 +203,7 @@ def _with_separators(caption: str, start: int, end: int) -> tuple[int, int]:
     return start, end
 
 
-def _join(caption: str, start: int, end: int) -> str:
+def join_words(caption: str, start: int, end: int) -> str:
     """A space where a cut would glue two Latin words together, else nothing."""
     before, after = caption[:start][-1:], caption[end:][:1]
     return " " if before.isascii() and before.isalnum() and after.isascii() and after.isalnum() else ""

@@ -6,14 +6,18 @@ The field's usual fetcher (img2dataset 1.47) caps no size and checks no address.
 
 from __future__ import annotations
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import polars as pl
 from pydantic import Field
 
+from ..pipeline.columns import COLUMNS, with_missing, without
 from ..pipeline.stage import StageModel, operational
 from .fetch_queue import fetch_all
-from .transfer import Limits
+from .transfer import Limits, Outcome
+
+_NOTHING = Outcome()
+"""What a row got that asked for nothing."""
 
 
 class Fetch(StageModel):
@@ -31,6 +35,9 @@ class Fetch(StageModel):
     robots: bool = Field(
         True, description="obey the robots.txt of each host (as tuwen); one more request for every host"
     )
+    tdm_file: bool = Field(
+        True, description="read each host's /.well-known/tdmrep.json (W3C TDMRep); one more request for every host"
+    )
     allow_private: bool = Field(False, description="connect to private, loopback and other non-global addresses")
     allow_hosts: tuple[str, ...] = Field((), description="hosts whose addresses are not checked (intranets)")
     user_agent: str = operational("tuwen/0.1 (+https://pypi.org/project/tuwen)", "who asks; say how to reach you")
@@ -45,29 +52,24 @@ class Fetch(StageModel):
     connect_to: dict[str, str] = operational({}, "host (or *.suffix) to ADDRESS:PORT that stands in for it in tests")
 
     def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
-        if "image" not in batch.columns:
-            batch = batch.with_columns(image=pl.lit(None, dtype=pl.Binary))
-        wanted = batch.select(pl.col("image").is_null() & pl.col("image_url").is_not_null()).to_series()
-        urls = batch["image_url"].filter(wanted).unique(maintain_order=True).to_list()
-        if not urls:
-            return batch
-        got = fetch_all(urls, self._limits())
-        rows = [got[u] if w else None for u, w in zip(batch["image_url"], wanted, strict=True)]
-        fetched = pl.DataFrame(
-            {
-                "_image": pl.Series([r.body if r else None for r in rows], dtype=pl.Binary),
-                "http_status": pl.Series([r.status or None if r else None for r in rows], dtype=pl.UInt16),
-                "fetch_error": pl.Series([r.error if r else None for r in rows], dtype=pl.String),
-                "fetch_ms": pl.Series([r.milliseconds if r else None for r in rows], dtype=pl.UInt32),
-                "opt_out": pl.Series([r.opt_out if r else None for r in rows], dtype=pl.String),
-                "detail": pl.Series([r.detail if r else None for r in rows], dtype=pl.String),
-            }
-        )
-        return (
-            batch.with_columns(fetched)
-            .with_columns(image=pl.coalesce("image", "_image"), failure=pl.format("fetch_{}", pl.col("fetch_error")))
-            .drop("_image")
-        )
+        urls = batch["image_url"].to_list()
+        held = batch["image"].to_list() if "image" in batch.columns else [None] * batch.height
+        wanted = dict.fromkeys(u for u, image in zip(urls, held, strict=True) if u is not None and image is None)
+        if not wanted:
+            return with_missing(batch, ("image",))
+        got = fetch_all(list(wanted), self._limits())
+        rows = [got.get(u or "", _NOTHING) if i is None else _NOTHING for u, i in zip(urls, held, strict=True)]
+        written: dict[str, list[Any]] = {
+            "image": [row.body if image is None else image for row, image in zip(rows, held, strict=True)],
+            "http_status": [row.status or None for row in rows],
+            "fetch_error": [row.error for row in rows],
+            "fetch_ms": [None if row is _NOTHING else row.milliseconds for row in rows],
+            "opt_out": [row.opt_out for row in rows],
+            "detail": [row.detail for row in rows],
+        }
+        columns = [pl.Series(name, values, COLUMNS[name].dtype) for name, values in written.items()]
+        failure = [row.error and f"fetch_{row.error}" for row in rows]
+        return without(batch, *written).hstack([*columns, pl.Series("failure", failure, pl.String)])
 
     def _limits(self) -> Limits:
         return Limits(
@@ -75,6 +77,7 @@ class Fetch(StageModel):
             max_redirects=self.max_redirects,
             honour_opt_out=self.honour_opt_out,
             robots=self.robots,
+            tdm_file=self.tdm_file,
             allow_private=self.allow_private,
             allow_hosts=frozenset(h.lower() for h in self.allow_hosts),
             user_agent=self.user_agent,

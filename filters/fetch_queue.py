@@ -15,7 +15,8 @@ from typing import cast
 
 import pycurl
 
-from .robots import Held, origin_of, rules_of
+from . import tdmrep
+from .robots import Held, Rules, origin_of, rules_of
 from .transfer import Limits, Outcome, Transfer, blocked_literal
 from .urls import host_of, wire_url
 
@@ -28,17 +29,20 @@ LONGEST_WAIT = 30.0
 
 @dataclass(eq=False)
 class _Job:
-    """An address on its way: where it stands after redirects, how often it was tried, when it may go on.
+    """An address on its way: where it stands after redirects, how often it was tried, when it may go on,
+    and whether its host's rules are still to come.
 
-    ``rules`` is the origin whose robots.txt it is, None for an image.
+    ``rules`` is the origin whose robots.txt or, with ``tdm``, tdmrep.json it is, None for an image.
     """
 
     asked: str
     url: str
     rules: str | None = None
+    tdm: bool = False
     hops: list[str] = field(default_factory=list)
     tries: int = 0
     not_before: float = 0.0
+    held_back: bool = False
     milliseconds: int = 0
 
 
@@ -66,7 +70,7 @@ class _Queue:
         self._running: dict[pycurl.Curl, tuple[Transfer, _Job]] = {}
         self._hosts: Counter[str] = Counter()
         self._multi = _multi(limits)
-        self._asked_rules: set[str] = set()
+        self._asked: set[str] = set()
 
     def run(self) -> None:
         try:
@@ -86,7 +90,10 @@ class _Queue:
 
     def _pause(self) -> float:
         """Seconds until the next waiting job may start, if that is what is waited for."""
-        free = [j.not_before for j in self._waiting if self._hosts[host_of(j.url)] < self._limits.per_host]
+        if len(self._running) >= self._limits.concurrency:
+            return 0.2
+        open_ = (j for j in self._waiting if not j.held_back)
+        free = [j.not_before for j in open_ if self._hosts[host_of(j.url)] < self._limits.per_host]
         return max(0.0, min(free) - time.monotonic()) if free else 0.2
 
     def _start(self) -> None:
@@ -94,17 +101,12 @@ class _Queue:
         now, still = time.monotonic(), []
         for job in self._with_rules():
             host = host_of(job.url)
-            if self._limits.robots and job.rules is None:
-                rules = _rules().get(origin_of(job.url))
-                if rules is None:
-                    still.append(job)
-                    continue
-                if why := rules.refuses(job.url):
-                    self._done[job.asked] = Outcome(error="robots", detail=why)
-                    continue
             full = len(self._running) >= self._limits.concurrency or self._hosts[host] >= self._limits.per_host
-            if full or job.not_before > now:
+            job.held_back = not self._known(job)
+            if full or job.not_before > now or job.held_back:
                 still.append(job)
+            elif job.rules is None and self._refused(job):
+                continue
             elif self._limits.proxy and (why := blocked_literal(job.url, self._limits)):
                 self._end(job, Outcome(error="blocked_address", detail=why))
             else:
@@ -115,14 +117,46 @@ class _Queue:
                 self._multi.add_handle(transfer.curl)
         self._waiting = still
 
+    def _refused(self, job: _Job) -> bool:
+        """Whether robots.txt forbids an image, which is then done with."""
+        rules = _rules().get(origin_of(job.url)) if self._limits.robots else None
+        why = rules.refuses(job.url) if rules is not None else None
+        if why:
+            self._done[job.asked] = Outcome(error="robots", detail=why)
+        return bool(why)
+
+    def _known(self, job: _Job) -> bool:
+        """Whether all that must be known of the job's origin before it may start is known."""
+        if job.rules is not None:
+            return True
+        origin = origin_of(job.url)
+        if self._limits.robots and _rules().get(origin) is None:
+            return False
+        return not self._limits.tdm_file or _reservations().get(origin) is not None
+
     def _with_rules(self) -> list[_Job]:
-        """The waiting jobs, and before them one for each robots.txt that they need and nobody has asked for."""
-        if not self._limits.robots:
-            return self._waiting
-        needed = dict.fromkeys(origin_of(job.url) for job in self._waiting if job.rules is None)
-        new = [o for o in needed if o not in self._asked_rules and _rules().get(o) is None]
-        self._asked_rules |= set(new)
-        return [*(_Job(f"{o}/robots.txt", f"{o}/robots.txt", rules=o) for o in new), *self._waiting]
+        """The waiting jobs, and before them one for each robots.txt and tdmrep.json that nobody has asked for.
+
+        The latter is asked for once robots.txt is known, and is taken for absent where that forbids it.
+        """
+        new: list[_Job] = []
+        for origin in dict.fromkeys(origin_of(job.url) for job in self._waiting if job.rules is None):
+            rules = _rules().get(origin)
+            if self._limits.robots and rules is None:
+                self._ask(f"{origin}/robots.txt", _Job("", "", origin), new)
+            elif self._limits.tdm_file and _reservations().get(origin) is None:
+                at = origin + tdmrep.PATH
+                if self._limits.robots and rules is not None and rules.refuses(at):
+                    _reservations().put(origin, tdmrep.Reservations())
+                else:
+                    self._ask(at, _Job("", "", origin, tdm=True), new)
+        return [*new, *self._waiting]
+
+    def _ask(self, url: str, job: _Job, new: list[_Job]) -> None:
+        if url not in self._asked:
+            self._asked.add(url)
+            job.asked = job.url = url
+            new.append(job)
 
     def _collect(self) -> None:
         left = 1
@@ -148,9 +182,22 @@ class _Queue:
 
     def _end(self, job: _Job, told: Outcome) -> None:
         if job.rules is None:
+            self._reserve(job, told)
             self._done[job.asked] = told
+        elif job.tdm:
+            _reservations().put(job.rules, tdmrep.parse(told.body))
         else:
             _rules().put(job.rules, rules_of(told))
+
+    def _reserve(self, job: _Job, told: Outcome) -> None:
+        """Apply what the site's tdmrep.json says of an image whose own response says nothing."""
+        known = _reservations().get(origin_of(job.url)) if self._limits.tdm_file else None
+        if told.body is None or told.tdm is not None or known is None:
+            return
+        why = known.reserves(job.url)
+        told.opt_out = told.opt_out or why
+        if why and self._limits.honour_opt_out:
+            told.error, told.detail, told.body = "opted_out", why, None
 
     def _redirect(self, job: _Job, told: Outcome) -> None:
         job.hops.append(job.url)
@@ -201,11 +248,18 @@ _held = threading.local()
 _inherited: list[pycurl.CurlMulti] = []
 
 
-def _rules() -> Held:
+def _rules() -> Held[Rules]:
     """This thread's rules of robots.txt."""
     if not hasattr(_held, "rules"):
-        _held.rules = Held()
-    return cast(Held, _held.rules)
+        _held.rules = Held[Rules]()
+    return cast(Held[Rules], _held.rules)
+
+
+def _reservations() -> Held[tdmrep.Reservations]:
+    """This thread's reservations of tdmrep.json."""
+    if not hasattr(_held, "reservations"):
+        _held.reservations = Held[tdmrep.Reservations]()
+    return cast(Held[tdmrep.Reservations], _held.reservations)
 
 
 def _multi(limits: Limits) -> pycurl.CurlMulti:

@@ -16,6 +16,7 @@ import numpy.typing as npt
 import polars as pl
 
 from ..pipeline.stage import StageModel, threshold
+from .words import with_tag
 
 
 class Length(StageModel):
@@ -34,7 +35,7 @@ class Length(StageModel):
 
     def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
         captions = batch["caption"].fill_null("")
-        nouns = pl.Series("has_noun", [_has_noun(c[:400]) for c in captions], dtype=pl.Boolean)
+        nouns = pl.Series("has_noun", with_tag(captions.str.slice(0, 400).to_list(), _NOUNS, beginning="n"))
         return batch.with_columns(*information(captions), nouns)
 
     def reasons(self) -> Mapping[str, pl.Expr]:
@@ -93,7 +94,5 @@ def _alphanumeric() -> npt.NDArray[np.bool_]:
     return np.fromiter((chr(c).isalnum() for c in range(0x110000)), dtype=np.bool_, count=0x110000)
 
 
-def _has_noun(caption: str) -> bool:
-    import rjieba
-
-    return any(tag.startswith("n") or tag in ("vn", "an", "j", "eng") for _, tag in rjieba.tag(caption))
+_NOUNS = ("vn", "an", "j", "eng")
+"""Tags of words that name something, beside those that begin with n."""

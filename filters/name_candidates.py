@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .name_words import SOUND_MARKS, lexicon, simplified, titles, traditional
+from .words import Words
 
 if TYPE_CHECKING:
     import ahocorasick_rs
@@ -72,11 +73,8 @@ def candidates(captions: Sequence[str]) -> dict[int, tuple[list[Place], bool]]:
     return found
 
 
-def windows(caption: str, beside: Sequence[Place]) -> list[Place]:
+def windows(caption: str, beside: Sequence[Place], tokens: Words) -> list[Place]:
     """The parts of a caption in simplified characters, (start, end), that the model is to see; sorted, apart."""
-    import rjieba
-
-    tokens: list[tuple[str, str]] = rjieba.tag(caption)
     places = list(beside)
     common, known, family = lexicon("common"), lexicon("known"), lexicon("surnames")
     everyday = lexicon("everyday")

@@ -21,6 +21,12 @@ _RUN = re.compile(rf"[{_LETTERS}](?:(?:[{_LETTERS}{SOUND_MARKS}.'\-]|(?<=[A-Za-z
 _STATES = frozenset("中美日俄英法德韩朝印巴墨加澳以伊苏越泰台港欧亚非")
 """Short forms of states and regions: two of them are a relation (中美), not a person."""
 
+_COUNTED = re.compile("[一两二三四五六七八九十几这那每](?:[只头匹棵朵辆架艘盏颗杯碗盘株][大小]?|个[大小])$")
+"""Number and measure word of animals and things: 一只蓝狗 and 一个小黄木杯 begin with surnames and name no one.
+
+Measure words of books and pictures are not among them: 一本鲁迅的书.
+"""
+
 
 def names(caption: str, tagged: Sequence[tuple[int, int, str]], nicknames: bool) -> list[Span]:
     """The names of a caption, given the model's (start, end, tag)."""
@@ -122,7 +128,7 @@ def is_thing(caption: str, start: int, end: int) -> bool:
         return True
     if any(caption[max(0, start - n) : end] in things for n in (1, 2, 3)):
         return True
-    if len(word) == 2 and set(word) <= _STATES:
+    if len(word) == 2 and (set(word) <= _STATES or _COUNTED.search(caption[max(0, start - 4) : start])):
         return True
     if _thing_ahead().match(caption, end) and not caption.startswith(("国庆", "号称"), end):
         return True

@@ -24,6 +24,7 @@ from .name_rules import by_rules, marked
 from .name_spans import names, together
 from .name_words import lexicons_hash, simplified
 from .spans import Span, mark
+from .words import tagged
 
 
 class Names(StageModel):
@@ -82,22 +83,24 @@ def find(captions: Sequence[str], model: bool = True, nicknames: bool = False) -
     worth = {captions[i]: flags for i, flags in candidates(captions).items()}
     read = {c: c.translate(simplified()) if other else c for c, (_, other) in worth.items()}  # one for one
     if model:
-        tagged = _tagged({read[c]: beside for c, (beside, _) in worth.items()})
-        found = {c: together(names(t, tagged[t], nicknames), marked(t)) for c, t in read.items() if t in tagged}
+        seen = _by_model({read[c]: beside for c, (beside, _) in worth.items()})
+        found = {c: together(names(t, seen[t], nicknames), marked(t)) for c, t in read.items() if t in seen}
     else:
         found = {c: by_rules(t) for c, t in read.items()}
     return {c: [s._replace(word=c[s.start : s.end]) for s in some] for c, some in found.items() if some}
 
 
-def _tagged(worth: Mapping[str, Sequence[Place]]) -> dict[str, list[tuple[int, int, str]]]:
+def _by_model(worth: Mapping[str, Sequence[Place]]) -> dict[str, list[tuple[int, int, str]]]:
     """What the model says of the captions that have a place worth showing, (start, end, tag)."""
-    shown = [(c, start, end) for c, beside in worth.items() for start, end in windows(c, beside)]
+    words = tagged(list(worth))
+    each = zip(worth.items(), words, strict=True)
+    shown = [(c, start, end) for (c, beside), some in each for start, end in windows(c, beside, some)]
     if not shown:
         return {}
-    tagged: dict[str, list[tuple[int, int, str]]] = {caption: [] for caption, _, _ in shown}
+    found: dict[str, list[tuple[int, int, str]]] = {caption: [] for caption, _, _ in shown}
     for (caption, at, _), some in zip(shown, load(MODEL).spans([c[a:b] for c, a, b in shown]), strict=True):
-        tagged[caption] += [(start + at, end + at, tag) for start, end, tag in some]
-    return tagged
+        found[caption] += [(start + at, end + at, tag) for start, end, tag in some]
+    return found
 
 
 @cache

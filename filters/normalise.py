@@ -54,7 +54,7 @@ class Normalise(StageModel):
         batch = rewrite(batch, changed).with_columns(normalised_chars=pl.col("caption").str.len_chars())
         if self.script == "as_is":
             return batch
-        table = _converter("t2s" if self.script == "simplified" else "s2t")
+        table = converter("t2s" if self.script == "simplified" else "s2t")
         return batch.with_columns(caption=pl.Series([table(c) for c in batch["caption"]], dtype=pl.String))
 
     def reasons(self) -> Mapping[str, pl.Expr]:
@@ -117,7 +117,7 @@ def _align(text: list[str], where: list[int], composed: str) -> list[int]:
 
 
 @lru_cache(4)
-def _converter(config: str) -> Any:
+def converter(config: str) -> Any:
     """A conversion that keeps the number of characters, so that offsets stay true."""
     import opencc
 

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
+from typing import Generic, TypeVar
 from urllib.parse import urlsplit
 
 from protego import Protego
 
 from .transfer import Outcome
+
+T = TypeVar("T")
 
 AGENT = "tuwen"
 """The name by which a robots.txt may speak of this program."""
@@ -53,18 +56,18 @@ def rules_of(told: Outcome) -> Rules:
     return Rules()
 
 
-class Held:
-    """Rules by origin, each for a day."""
+class Held(Generic[T]):
+    """What origins said (rules of robots.txt, reservations), each for a day."""
 
     def __init__(self) -> None:
-        self._rules: dict[str, tuple[float, Rules]] = {}
+        self._rules: dict[str, tuple[float, T]] = {}
 
-    def get(self, origin: str) -> Rules | None:
+    def get(self, origin: str) -> T | None:
         """The rules of ``origin``, or None where they are not known or too old."""
-        until, rules = self._rules.get(origin, (0.0, None))
-        return rules if until > time.monotonic() else None
+        held = self._rules.get(origin)
+        return held[1] if held is not None and held[0] > time.monotonic() else None
 
-    def put(self, origin: str, rules: Rules) -> None:
+    def put(self, origin: str, rules: T) -> None:
         """Remember ``rules``; the oldest are forgotten where there are too many."""
         while len(self._rules) >= MOST_HELD:
             del self._rules[next(iter(self._rules))]

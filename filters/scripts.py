@@ -37,15 +37,7 @@ def _writes(character: str, codec: str) -> bool:
     return True
 
 
-@cache
-def character_class(name: str) -> str:
-    """A regular expression class of the Han characters outside a repertoire (``!name``) or inside it."""
-    inside = repertoire(name.lstrip("!"))
-    wanted = [c for c in map(chr, _HAN) if (c in inside) != name.startswith("!")]
-    ranges: list[list[str]] = []
-    for character in wanted:
-        if ranges and ord(character) == ord(ranges[-1][1]) + 1:
-            ranges[-1][1] = character
-        else:
-            ranges.append([character, character])
-    return "[" + "".join(a if a == b else f"{a}-{b}" for a, b in ranges) + "]"
+def outside(name: str) -> list[str]:
+    """The Han characters that a repertoire lacks."""
+    inside = repertoire(name)
+    return [c for c in map(chr, _HAN) if c not in inside]

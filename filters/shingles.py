@@ -131,14 +131,14 @@ def fold_column(captions: pl.Series) -> Folded:
 
 def _fold_rows(captions: pl.Series) -> Folded:
     captions = captions.fill_null("")
-    codes, starts = _code_points(captions)
+    codes, starts = code_points(captions)
     folded = _table()[codes]
     hard = folded == SPELL_OUT
     if hard.any():
         rows = np.unique(np.searchsorted(starts, np.flatnonzero(hard), side="right") - 1)
         spelled = pl.Series([_spell_out(captions[int(r)]) for r in rows], dtype=pl.String)
         captions = captions.scatter(rows, spelled)
-        codes, starts = _code_points(captions)
+        codes, starts = code_points(captions)
         folded = _table()[codes]
     kept = folded != DROP
     counts = np.concatenate([[0], np.cumsum(kept, dtype=np.int64)])[starts]
@@ -149,10 +149,10 @@ def _fold_rows(captions: pl.Series) -> Folded:
 
 def hash_strings(strings: pl.Series) -> U64:
     """(strings,) 64-bit hash of each string as it is; null counts as ''."""
-    return Folded(*_code_points(strings.fill_null("") + "\n")).text_hash()
+    return Folded(*code_points(strings.fill_null("") + "\n")).text_hash()
 
 
-def _code_points(captions: pl.Series) -> tuple[U32, I64]:
+def code_points(captions: pl.Series) -> tuple[U32, I64]:
     """Code points of all captions end to end, and where each begins (one more at the end)."""
     starts = np.zeros(len(captions) + 1, dtype=np.int64)
     np.cumsum(captions.str.len_chars().to_numpy(), out=starts[1:])

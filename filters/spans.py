@@ -59,6 +59,21 @@ def edit(caption: str, offsets: Sequence[int] | None, spans: Sequence[Span]) -> 
     return "".join(text), where
 
 
+def without_double_spaces(caption: str, cuts: Sequence[Span]) -> list[Span]:
+    """Cuts, sorted, with the spaces that they would leave double or at an end of the caption."""
+    wider: list[Span] = []
+    for cut in sorted(cuts):
+        start, end = cut.start, cut.end
+        while start and caption[start - 1] == " " and caption[end : end + 1] in ("", " "):
+            start -= 1
+        while not start and caption[end : end + 1] == " ":
+            end += 1
+        last = wider[-1].end if wider else 0
+        if end > last:
+            wider.append(cut._replace(start=max(start, last), end=end))
+    return wider
+
+
 def without_overlap(spans: Sequence[Span]) -> list[Span]:
     """Sorted; of two that overlap the one that begins first stays, or the longer."""
     kept: list[Span] = []

@@ -54,6 +54,7 @@ class Limits:
     max_redirects: int = 5
     honour_opt_out: bool = True
     robots: bool = True
+    tdm_file: bool = True
     allow_private: bool = False
     allow_hosts: frozenset[str] = frozenset()
     user_agent: str = "tuwen"
@@ -80,7 +81,8 @@ class Limits:
 class Outcome:
     """What came of one address: bytes, or an error class with its detail.
 
-    ``redirect`` is where the server sends on to and ``retry_after`` what it asked, in its own words.
+    ``redirect`` is where the server sends on to, ``retry_after`` what it asked and ``tdm`` its TDM-Reservation
+    header, in its own words.
     """
 
     body: bytes | None = None
@@ -90,6 +92,7 @@ class Outcome:
     opt_out: str | None = None
     milliseconds: int = 0
     redirect: str | None = None
+    tdm: str | None = None
     retry_after: str | None = None
 
 
@@ -97,7 +100,8 @@ class Transfer:
     """A libcurl handle for one try of one URL (as ``wire_url`` makes it); redirects are not followed here.
 
     The queue follows them, so that each hop's host goes through the same checks as the first. ``rules`` says
-    that robots.txt is asked for: any body will do, and only its first half megabyte counts (RFC 9309, 2.5).
+    that robots.txt or tdmrep.json is asked for: any body will do, and only its first half megabyte counts
+    (RFC 9309, 2.5).
     """
 
     def __init__(self, url: str, limits: Limits, rules: bool = False) -> None:
@@ -178,6 +182,7 @@ class Transfer:
             status=status,
             milliseconds=int((time.perf_counter() - self._started) * 1000),
             opt_out=_reservation(headers),
+            tdm=headers.get("tdm-reservation", [None])[-1],
             retry_after=headers.get("retry-after", [None])[-1],
         )
         if self._rules and 200 <= status < 300 and code in (0, pycurl.E_WRITE_ERROR):
@@ -230,7 +235,8 @@ def _reservation(headers: dict[str, list[str]]) -> str | None:
             return f"X-Robots-Tag: {value}"[:200]
     # W3C TDM Reservation Protocol.
     if "1" in headers.get("tdm-reservation", []):
-        return "TDM-Reservation: 1"
+        policy = headers.get("tdm-policy", [""])[-1]
+        return f"TDM-Reservation: 1{f', TDM-Policy: {policy}' if policy else ''}"[:200]
     return None
 
 

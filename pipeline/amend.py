@@ -48,7 +48,7 @@ def commit(run: str, deleted: Sequence[str], note: dict[str, Any]) -> dict[str, 
     ``note`` is what run.json tells about the change, beside its time.
     """
     moved = files.tree(files.join(run, STAGED))
-    now = datetime.now(UTC).isoformat(timespec="seconds")
+    now = datetime.now(UTC).isoformat(timespec="microseconds")
     journal = {"moved": moved, "deleted": list(deleted), "note": {"at": now, **note}}
     files.write_bytes(files.join(run, JOURNAL), json.dumps(journal, ensure_ascii=False).encode())
     told = settle(run)

@@ -86,6 +86,10 @@ def run(
         list[str] | None,
         typer.Option("--removed", help="a run that `curate remove` was used on; what it took out stays out"),
     ] = None,
+    fetch_with: Annotated[
+        str,
+        typer.Option(help="img2dataset, or the path of its executable or Python: it fetches instead of the recipe"),
+    ] = "",
     index: Annotated[
         str, typer.Option("--add-to-index", help="directory of signatures that later runs are checked against")
     ] = "",
@@ -104,6 +108,11 @@ def run(
     lists = [*(removed or []), *([out] if files.exists(files.join(out, "removed.parquet")) else [])]
     if lists:
         chosen = with_removed(chosen, lists)
+    reading = _options(option or [])
+    if fetch_with:
+        from .fetch_with import fetch_with as fetching
+
+        given, reading = [fetching(fetch_with, given, reading, out, workers)], {}
     config = engine.RunConfig(
         inputs=tuple(given),
         out=out,
@@ -113,7 +122,7 @@ def run(
         dropped_too=measure_all,
         index=index,
         spread_above=spread_above,
-        input_options=_options(option or []),
+        input_options=reading,
     )
     with ExitStack() as stack:
         config, chosen = _served(config, chosen, stack)
@@ -141,6 +150,64 @@ def replay(
     with terminal.progress(quiet=as_json) as report:
         told = replaying.replay(run, sets or [], config, load(recipe, sets or []) if recipe else None, report)
     _close(out, told, as_json)
+
+
+@app.command()
+def calibrate(
+    inputs: Annotated[
+        list[str], typer.Argument(metavar="INPUT...|RUN", help="what `curate run` reads, or a finished run")
+    ],
+    out: Annotated[str | None, typer.Option("-o", "--out", help="folder for calibration.json and .svg")] = None,
+    scorer: Annotated[str | None, typer.Option(help="another scorer than the recipe's or the run's")] = None,
+    precision: Annotated[float, typer.Option(help="share of the kept pairs that should match")] = 0.95,
+    mismatched: Annotated[float, typer.Option(help="share of mismatched pairs assumed in the data to filter")] = 0.5,
+    pairs: Annotated[int, typer.Option(min=20, help="pairs to score, drawn by --seed")] = 2000,
+    seed: Annotated[int, typer.Option(min=0, help="another seed draws other pairs and other shuffles")] = 0,
+    recipe: Annotated[
+        str, typer.Option("-r", "--recipe", help="whose stages before the score an INPUT goes through")
+    ] = ("oppovl"),
+    sets: Sets = None,
+    option: Annotated[list[str] | None, typer.Option("--input", help="how to read the input, as for run")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find a threshold for a scorer on this data: true pairs against shuffled ones."""
+    from . import calibrate as calibrating
+    from . import engine, terminal
+    from .recipe import load
+
+    if len(inputs) == 1 and calibrating.is_run(inputs[0]):
+        gathered = calibrating.from_run(inputs[0], scorer, pairs, seed)
+    else:
+        with ExitStack() as stack:
+            config = engine.RunConfig(inputs=tuple(inputs), out="", input_options=_options(option or []))
+            config, chosen = _served(config, load(recipe, sets or []), stack)
+            gathered = calibrating.from_input(config.inputs, chosen, scorer, pairs, seed, config.input_options)
+    found = calibrating.find(gathered, precision, mismatched, seed)
+    if out:
+        found.write(out)
+    if as_json:
+        terminal.print_json(found.describe())
+        return
+    terminal.out.print(found.summary(), markup=False)
+    if out:
+        terminal.out.print(f"picture: {out}/calibration.svg   figures: {out}/calibration.json", markup=False)
+
+
+@app.command("export-scorer")
+def export_scorer(
+    scorer: Annotated[str, typer.Argument(help="embedded, an open_clip NAME/WEIGHTS, or a folder")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="folder to write; give it to --scorer afterwards")],
+    as_json: AsJson = False,
+) -> None:
+    """Write a scorer as ONNX files, which run without torch, and compare their scores with its own."""
+    from ..scoring.export_scorer import export_scorer as exporting
+    from . import terminal
+
+    told = exporting(scorer, out)
+    if as_json:
+        terminal.print_json(told)
+        return
+    terminal.out.print(f"wrote {out}; scores differ by at most {told['difference']:.1e}", markup=False)
 
 
 @app.command()

@@ -74,11 +74,18 @@ _ALL = (
         ledger=False,
     ),
     Column("normalised_chars", pl.UInt32, "normalise", "length of the caption in its one spelling", "characters"),
+    Column("social", pl.List(SPAN), "social", "emoji and hashtags, or their marks, that were cut"),
+    Column("emoji_count", pl.UInt32, "social", "emoji of the caption", "emoji"),
+    Column("hashtag_count", pl.UInt32, "social", "hashtags of the caption (#话题# or #tag)", "hashtags"),
     Column("lang", pl.String, "language", "BCP 47: zh, yue, wuu, ja, ko, en, … or und"),
     Column("han_ratio", pl.Float32, "language", "Han characters over letters", "share"),
+    Column("fragments", pl.List(SPAN), "fragments", "fragments in other languages that were cut"),
     Column("boilerplate", pl.List(SPAN), "boilerplate", "phrases and patterns cut or dropped"),
     Column("boilerplate_share", pl.Float32, "boilerplate", "words cut over words (a Han character is one)", "share"),
     Column("template_count", pl.UInt32, "templates", "pages of the same site that carry this caption", "pages"),
+    Column("site_tails", pl.List(SPAN), "site_tails", "tails and heads of the site that were cut"),
+    Column("tail_count", pl.UInt32, "site_tails", "pages of the same site with this caption's tail", "pages"),
+    Column("head_count", pl.UInt32, "site_tails", "pages of the same site with this caption's head", "pages"),
     Column("sensitive", pl.List(SPAN), "sensitive", "sensitive words found, with category and action"),
     Column("chars", pl.UInt32, "length", "letters and digits of the caption", "characters"),
     Column("distinct_chars", pl.UInt32, "length", "distinct letters and digits of the caption", "characters"),
@@ -127,7 +134,16 @@ _ALL = (
     Column("scorer", pl.String, "score", "name and hash of the scorer"),
     Column("image_embedding", pl.Binary, "score", "unit vector of the image, 16-bit floats, little endian"),
     Column("caption_embedding", pl.Binary, "score", "unit vector of the caption, 16-bit floats, little endian"),
+    Column("prompt_margin", pl.Float32, "score", "nearest unsafe prompt less nearest safe one, to the image", "cosine"),
+    Column("prompt_class", pl.String, "score", "class of the nearest unsafe prompt"),
+    Column("score_better", pl.Float64, "score_percentile", "scored pairs of the run with a higher score", "share"),
+    Column(
+        "rank_caption", pl.UInt32, "rank_rule", "captions of its block nearer to the image than its own", "captions"
+    ),
+    Column("rank_image", pl.UInt32, "rank_rule", "images of its block nearer to the caption than its own", "images"),
+    Column("rank_block", pl.UInt32, "rank_rule", "size of that block", "pairs"),
     Column("taken_down", pl.String, "removed", "when an earlier run's copy was removed on request"),
+    Column("caption_count", pl.UInt32, "caption_frequency", "pairs of the run that carry this caption", "pairs"),
     Column("duplicate_of", pl.String, "relate", "key of the pair that stays in this one's place"),
     Column("duplicate_kind", pl.String, "relate", "what matched: key, pair, image or caption"),
     Column("captions_merged", pl.List(pl.String), "relate", "captions of dropped pairs that show the same image"),
@@ -174,9 +190,14 @@ def empty(*names: str) -> pl.DataFrame:
 
 def with_missing(frame: pl.DataFrame, names: list[str] | tuple[str, ...]) -> pl.DataFrame:
     """``frame`` with every named column present (null where it was absent) and of its type."""
-    return frame.with_columns(
-        pl.lit(None, dtype=COLUMNS[name].dtype).alias(name)
-        if name not in frame.columns
-        else pl.col(name).cast(COLUMNS[name].dtype)
-        for name in names
-    )
+    held = frame.schema
+    # An expression goes through the query engine, which costs more than most of these frames' rows.
+    if casts := [pl.col(n).cast(COLUMNS[n].dtype) for n in names if n in held and held[n] != COLUMNS[n].dtype]:
+        frame = frame.with_columns(casts)
+    nulls = [pl.Series(n, [], COLUMNS[n].dtype).extend_constant(None, frame.height) for n in names if n not in held]
+    return frame.hstack(nulls) if nulls else frame
+
+
+def without(frame: pl.DataFrame, *names: str) -> pl.DataFrame:
+    """``frame`` without the named columns, those that it has."""
+    return pl.DataFrame([column for column in frame.get_columns() if column.name not in names])

@@ -24,9 +24,9 @@ import apache_beam as beam
 import polars as pl
 from apache_beam.metrics import Metrics
 
-from ..export.shards import sample_json, write_shard
+from ..export.shards import sample_jsons, write_shard
 from . import beam_run, files
-from .columns import LEDGER_SCHEMA, with_missing
+from .columns import LEDGER_SCHEMA, with_missing, without
 from .measure import SLICE_ROWS
 from .stage import StageModel, Tally, apply_stage
 
@@ -176,21 +176,25 @@ def emit_shard(name: str, rows: pl.DataFrame, stages: list[StageModel], options:
         with _Parts(folder) as parts:
             ordered = rows.sort("key")
             for start in range(0, ordered.height, SLICE_ROWS):
-                piece = parts.attach(ordered.slice(start, SLICE_ROWS))
-                for stage in stages:
-                    piece = apply_stage(stage, piece, counts[stage.name])
-                piece = with_missing(piece, (*LEDGER_SCHEMA, "image")).with_columns(
-                    status=pl.col("status").fill_null("kept")
-                )
-                gone = pl.col("status") != "kept"
-                piece = piece.with_columns(pl.when(gone).then(None).otherwise(pl.col("shard")).alias("shard"))
-                finished.append(_ledger(piece))
-                kept = piece.filter(pl.col("status") == "kept")
-                for row in kept.iter_rows(named=True):
-                    yield row["key"], row["image"], row["caption"], sample_json(row)
+                piece, images = parts.attach(ordered.slice(start, SLICE_ROWS))
+                if stages:
+                    piece = piece.hstack([pl.Series("image", images, dtype=pl.Binary)])
+                    for stage in stages:
+                        piece = apply_stage(stage, piece, counts[stage.name])
+                    images, piece = piece["image"].to_list(), without(piece, "image")
+                finished.append(piece)
+                still = piece["status"].is_null()
+                kept = piece if still.all() else piece.filter(still)
+                bodies = (image for image, stays in zip(images, still, strict=True) if stays)
+                keys, captions = kept["key"].to_list(), kept["caption"].to_list()
+                yield from zip(keys, bodies, captions, sample_jsons(kept), strict=True)
 
     info = write_shard(files.join(options.out, "shards", name), samples())
-    files.write_parquet(files.join(options.out, "ledger", f"{name.removesuffix('.tar')}.parquet"), pl.concat(finished))
+    gone = pl.col("status").is_not_null()
+    ledger = with_missing(pl.concat(finished, how="diagonal_relaxed"), tuple(LEDGER_SCHEMA)).with_columns(
+        status=pl.col("status").fill_null("kept"), shard=pl.when(gone).then(None).otherwise("shard")
+    )
+    files.write_parquet(_ledger_file(name, options), _ledger(ledger))
     told = {"info": asdict(info), "stages": counts}
     files.write_bytes(files.join(options.parts, f"{name}.json"), json.dumps(told).encode())
     return counts
@@ -218,26 +222,28 @@ class _Parts:
     def __exit__(self, *exc: object) -> None:
         self.stack.close()
 
-    def attach(self, rows: pl.DataFrame) -> pl.DataFrame:
-        """``rows`` with ``image``; a pair whose bytes cannot be read becomes failed, with the cause."""
+    def attach(self, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[bytes | None]]:
+        """``rows`` and their images; a pair whose bytes cannot be read becomes failed, with the cause."""
         images: list[bytes | None] = []
         causes: list[str | None] = []
-        for part, offset, length in rows.select("part", "offset", "length").rows():
+        for place in zip(rows["part"], rows["offset"], rows["length"], strict=True):
             try:
-                images.append(self._read(part, offset, length))
+                images.append(self._read(*place))
                 causes.append(None)
             except (OSError, EOFError) as error:
                 images.append(None)
                 causes.append(f"{type(error).__name__}: {error}")
-        lost = pl.Series(causes, dtype=pl.String)
-        rows = rows.with_columns(image=pl.Series(images, dtype=pl.Binary), _lost=lost)
+        if not any(causes):
+            return rows, images
+        rows = rows.with_columns(_lost=pl.Series(causes, dtype=pl.String))
         bad = pl.col("_lost").is_not_null()
-        return rows.with_columns(
+        rows = rows.with_columns(
             status=pl.when(bad).then(pl.lit("failed")).otherwise("status"),
             stage=pl.when(bad).then(pl.lit("emit")).otherwise("stage"),
             reason=pl.when(bad).then(pl.lit("bytes_missing")).otherwise("reason"),
             detail=pl.when(bad).then("_lost").otherwise("detail"),
-        ).drop("_lost")
+        )
+        return rows.drop("_lost"), images
 
     def _read(self, part: str | None, offset: int, length: int) -> bytes:
         if part is None:

@@ -97,10 +97,11 @@ def _pairs(part: str, related: str) -> pl.DataFrame:
     """Kept and duplicate pairs of one unit, with the columns that are held."""
     found = files.read_parquet(related)
     wanted = (pl.col("status").is_null()) | (pl.col("duplicate_kind") == "pair")
-    found = found.filter(wanted).select("ordinal", *_KNOWN)
+    changed = [c for c in ("caption",) if c in found.columns]  # by a stage of the relate phase
+    found = found.filter(wanted).select("ordinal", *_KNOWN, *changed)
     with files.open_read(part) as handle:
         there = set(pl.read_parquet_schema(handle))
-    rows = files.read_parquet(part, [c for c in COLUMNS_HELD if c in there and c not in _KNOWN])
+    rows = files.read_parquet(part, [c for c in COLUMNS_HELD if c in there and c not in (*_KNOWN, *changed)])
     return with_missing(rows.join(found, on="ordinal"), COLUMNS_HELD).select(COLUMNS_HELD)
 
 

@@ -10,10 +10,8 @@ marks the unit as done: ``<unit>.tar`` (bytes of the survivors), ``<unit>.thumbs
 
 from __future__ import annotations
 
-import io
 import json
 import logging
-import tarfile
 import traceback
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -26,10 +24,11 @@ import apache_beam as beam
 import polars as pl
 from apache_beam.metrics import Metrics
 
+from ..export.ustar import UstarWriter
 from . import files
-from .columns import COLUMNS, empty, with_missing
+from .columns import COLUMNS, empty, with_missing, without
 from .sources import read_unit
-from .stage import VERDICT, StageModel, Tally, apply_stage, open_rows
+from .stage import VERDICT, StageModel, Tally, apply_stages, open_mask
 from .thumbs import Thumbs
 from .units import Unit
 
@@ -85,13 +84,13 @@ def measure_batches(
             done = _through(images, piece, counts, options.dropped_too)
             if options.thumbs:
                 thumbs.offer(done)
-            done = part.store(done, dropped_too=options.dropped_too)
-            frames.append(with_missing(done, PART_COLUMNS).select(PART_COLUMNS))
+            frames.append(part.store(done, dropped_too=options.dropped_too))
     if options.thumbs:
         files.write_parquet(files.join(options.parts, f"{unit}.thumbs.parquet"), thumbs.frame())
     told = {"unit": unit, "inputs": counts.inputs, "stages": counts.stages}
     files.write_bytes(files.join(options.parts, f"{unit}.json"), json.dumps(told).encode())
-    rows = pl.concat([empty(*PART_COLUMNS), *frames]).sort("ordinal")
+    rows = with_missing(pl.concat([empty(*PART_COLUMNS), *frames], how="diagonal_relaxed"), PART_COLUMNS)
+    rows = rows.select(PART_COLUMNS).sort("ordinal")
     files.write_parquet(files.join(options.parts, f"{unit}.parquet"), rows)
 
 
@@ -107,9 +106,7 @@ def _read(unit: Unit, text: list[StageModel], counts: UnitCounts, options: Measu
 
 
 def _through(stages: list[StageModel], batch: pl.DataFrame, counts: UnitCounts, dropped_too: bool) -> pl.DataFrame:
-    for stage in stages:
-        batch = apply_stage(stage, batch, counts.stages[stage.name], dropped_too)
-    return batch
+    return apply_stages(stages, batch, counts.stages, dropped_too)
 
 
 def _survivor_slices(batches: Iterable[pl.DataFrame], options: MeasureOptions) -> Iterator[pl.DataFrame]:
@@ -120,10 +117,11 @@ def _survivor_slices(batches: Iterable[pl.DataFrame], options: MeasureOptions) -
     waiting: pl.DataFrame | None = None
     for batch in batches:
         batch = with_missing(batch, VERDICT)
-        rest = batch.filter(~open_rows(options.dropped_too))
-        if rest.height:
-            yield rest
-        rows = batch.filter(open_rows(options.dropped_too))
+        still = open_mask(batch, options.dropped_too)
+        rows = batch
+        if not still.all():
+            yield batch.filter(~still)
+            rows = batch.filter(still)
         waiting = rows if waiting is None else pl.concat([waiting, rows], how="diagonal_relaxed")
         while waiting.height >= SLICE_ROWS:
             yield waiting.head(SLICE_ROWS)
@@ -139,33 +137,31 @@ class _Part:
         self.path, self.unit = path, unit
 
     def __enter__(self) -> _Part:
-        self.tar = tarfile.open(self.path, "w", format=tarfile.USTAR_FORMAT)
+        self.tar = UstarWriter(self.path).__enter__()
         return self
 
     def __exit__(self, *exc: object) -> None:
-        self.tar.close()
+        self.tar.__exit__(*exc)
 
     def store(self, batch: pl.DataFrame, dropped_too: bool) -> pl.DataFrame:
         """Append the images of rows still alive; ``batch`` with part, offset and length, without the bytes."""
         if "image" not in batch.columns:
             return batch
-        places: list[tuple[int, int] | None] = []
+        offsets: list[int | None] = []
+        sizes: list[int | None] = []
         # A failed pair never ships; a dropped one only after a replay with other thresholds.
-        keep = with_missing(batch, VERDICT).select(open_rows(dropped_too)).to_series()
+        keep = open_mask(with_missing(batch, VERDICT), dropped_too)
         for ordinal, image, stored in zip(batch["ordinal"], batch["image"], keep, strict=True):
-            places.append(self._append(ordinal, image) if stored and image else None)
-        return batch.drop("image").with_columns(
-            part=pl.Series([self.unit if p else None for p in places], dtype=pl.String),
-            offset=pl.Series([p[0] if p else None for p in places], dtype=pl.UInt64),
-            length=pl.Series([p[1] if p else None for p in places], dtype=pl.UInt32),
+            held = stored and image
+            offsets.append(self.tar.add(f"{ordinal:08d}.jpg", image) if held else None)
+            sizes.append(len(image) if held else None)
+        return without(batch, "image", *PLACE).hstack(
+            [
+                pl.Series("part", [None if n is None else self.unit for n in sizes], dtype=pl.String),
+                pl.Series("offset", offsets, dtype=pl.UInt64),
+                pl.Series("length", sizes, dtype=pl.UInt32),
+            ]
         )
-
-    def _append(self, ordinal: int, image: bytes) -> tuple[int, int]:
-        member = tarfile.TarInfo(f"{ordinal:08d}.jpg")
-        member.size = len(image)
-        start = self.tar.offset + tarfile.BLOCKSIZE
-        self.tar.addfile(member, io.BytesIO(image))
-        return start, len(image)
 
 
 class MeasureUnit(beam.DoFn):

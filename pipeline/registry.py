@@ -14,7 +14,9 @@ from .stage import StageModel
 
 STAGES: dict[str, str] = {
     "normalise": "filters.normalise:Normalise",
+    "social": "filters.social:Social",
     "language": "filters.language:Language",
+    "fragments": "filters.fragments:Fragments",
     "boilerplate": "filters.boilerplate:Boilerplate",
     "sensitive": "filters.sensitive:Sensitive",
     "length": "filters.length:Length",
@@ -26,7 +28,11 @@ STAGES: dict[str, str] = {
     "image_safety": "filters.image_safety:ImageSafety",
     "jpeg": "filters.jpeg:Jpeg",
     "score": "scoring.score:Score",
+    "score_percentile": "scoring.percentile:ScorePercentile",
+    "rank_rule": "scoring.rank:RankRule",
     "templates": "filters.templates:Templates",
+    "site_tails": "filters.site_tails:SiteTails",
+    "caption_frequency": "filters.frequency:CaptionFrequency",
     "pair_duplicates": "filters.duplicates:PairDuplicates",
     "decontaminate": "filters.decontaminate:Decontaminate",
     "image_repeats": "filters.repeats:ImageRepeats",

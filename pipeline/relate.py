@@ -34,9 +34,10 @@ SPREAD_ABOVE = 1_000_000
 class RelateStage(Protocol):
     """What a stage of this phase has beyond ``StageModel``.
 
-    A stage names the columns it needs beside those of ``BASE`` in ``reads``. One that compares rows with
-    one another is also a ``relate_beam.SpreadStage``; on many machines ``relate`` of any other stage sees
-    one unit at a time.
+    A stage names the columns it needs beside those of ``BASE`` in ``reads``; what it changes it reads. One that
+    compares rows with one another is also a ``relate_beam.SpreadStage``, one that counts over all rows a
+    ``relate_beam.CountStage``, one that needs a few sums over the run a ``relate_beam.SumStage``; on many machines
+    ``relate`` of any other stage sees one unit at a time.
     """
 
     def relate(self, rows: pl.DataFrame) -> pl.DataFrame:
@@ -129,7 +130,7 @@ def _spread(
     before, times = None, {}
     for number, stage in enumerate(steps):
         started = time.perf_counter()
-        columns = tuple(dict.fromkeys([*BASE, *STATE, *getattr(stage, "reads", ())]))
+        columns = tuple(dict.fromkeys([*BASE, *state, *getattr(stage, "reads", ())]))
         place = Place((*parts, *known), before, files.join(work, f"{number}-{stage.name}"), columns)
         relate_stage(stage, place, state, options)
         before = place.own

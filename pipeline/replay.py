@@ -14,6 +14,7 @@ from typing import Any
 
 import polars as pl
 
+from ..filters.site_tails import restored
 from . import files
 from .columns import with_missing
 from .engine import Clock, Progress, RunConfig, complete, prepare
@@ -102,8 +103,9 @@ def rejudge(ledger: pl.DataFrame, old: Recipe, new: Recipe, dropped_too: bool) -
     rows = rows.with_columns(**{c: pl.when(keeps).then(pl.col(f"was_{c}")).otherwise(clear[c]) for c in VERDICT})
     for stage in (s for s in new.stages if s.phase == "measure"):
         rows = _again(rows, stage, rank[stage.name], dropped_too)
-    relation = [c for c in ("duplicate_of", "cluster", "contaminates", "split", "shard") if c in rows.columns]
-    return rows.drop([f"was_{c}" for c in VERDICT], "_stopped", *relation)
+    late = {c for recipe in (old, new) for s in recipe.stages if s.phase != "measure" for c in s.adds} - {"caption"}
+    relation = [c for c in ("duplicate_of", "cluster", "contaminates", "split", "shard", *late) if c in rows.columns]
+    return restored(rows).drop([f"was_{c}" for c in VERDICT], "_stopped", *dict.fromkeys(relation))
 
 
 def _again(rows: pl.DataFrame, stage: StageModel, rank: int, dropped_too: bool) -> pl.DataFrame:

@@ -16,7 +16,7 @@ import polars as pl
 from pydantic import BaseModel, ConfigDict, Field
 from pydantic.fields import FieldInfo
 
-from .columns import COLUMNS, with_missing
+from .columns import COLUMNS, with_missing, without
 
 Phase = Literal["measure", "relate", "emit"]
 
@@ -102,10 +102,15 @@ def operational(default: Any, description: str, **limits: Any) -> Any:
 VERDICT = ("status", "stage", "reason", "detail", "blocked")
 
 
-def open_rows(dropped_too: bool = False) -> pl.Expr:
-    """True where a stage measures a row: no verdict yet or, with ``dropped_too``, dropped and still measurable."""
-    alive = pl.col("status").is_null()
-    return alive | ((pl.col("status") == "dropped") & pl.col("blocked").is_null()) if dropped_too else alive
+def open_mask(batch: pl.DataFrame, dropped_too: bool = False) -> pl.Series:
+    """True where a stage measures a row of ``batch``, which has the columns of ``VERDICT``.
+
+    That is where it has no verdict yet or, with ``dropped_too``, is dropped and still measurable.
+    """
+    alive = batch["status"].is_null()
+    if not dropped_too:
+        return alive
+    return alive | ((batch["status"] == "dropped").fill_null(False) & batch["blocked"].is_null())
 
 
 class Tally(Counter[str]):
@@ -123,25 +128,54 @@ def apply_stage(stage: StageModel, batch: pl.DataFrame, tally: Tally, dropped_to
     """
     started = time.perf_counter()
     batch = with_missing(batch, VERDICT).with_row_index("_row")
-    measured = open_rows(dropped_too)
-    rows, rest = batch.filter(measured), batch.filter(~measured)
-    tally["in"] += rows["status"].null_count()
+    measured = open_mask(batch, dropped_too)
+    whole = bool(measured.all())
+    rows = batch if whole else batch.filter(measured)
+    was_open = rows["status"].is_null()
+    tally["in"] += int(was_open.sum())
     if rows.height:
-        was_open = rows["status"].is_null()
         rows = judge(stage, _measure(stage, rows))
-        for status, reason, n in rows.filter(was_open).group_by("status", "reason").len().rows():
-            key = "kept" if status is None else "failed" if status == "failed" else f"dropped_{reason}"
-            tally[key] += n
-    out = pl.concat([rows, rest], how="diagonal_relaxed") if rest.height else rows
+        _count(tally, rows["status"].filter(was_open), rows["reason"].filter(was_open))
+    out = rows if whole else pl.concat([rows, batch.filter(~measured)], how="diagonal_relaxed").sort("_row")
     tally["us"] += int((time.perf_counter() - started) * 1e6)
-    return out.sort("_row").drop("_row")
+    return without(out, "_row")
+
+
+def _count(tally: Tally, status: pl.Series, reason: pl.Series) -> None:
+    """Add up the verdicts of the rows that a stage judged."""
+    if kept := status.null_count():
+        tally["kept"] += kept
+    if kept == len(status):
+        return
+    for word, why, n in pl.DataFrame([status, reason]).drop_nulls("status").group_by(pl.all()).len().rows():
+        tally["failed" if word == "failed" else f"dropped_{why}"] += n
+
+
+def apply_stages(
+    stages: Sequence[StageModel], batch: pl.DataFrame, tallies: Mapping[str, Tally], dropped_too: bool = False
+) -> pl.DataFrame:
+    """``apply_stage`` for one stage after another; rows with a verdict stand aside, which saves sorting."""
+    batch = batch.with_row_index("_at")
+    aside: list[pl.DataFrame] = []
+    for stage in stages:
+        batch = apply_stage(stage, batch, tallies[stage.name], dropped_too)
+        ended = ~open_mask(batch, dropped_too)
+        if ended.any():
+            aside.append(batch.filter(ended))
+            batch = batch.filter(~ended)
+    if aside:
+        batch = pl.concat([batch, *aside], how="diagonal_relaxed").sort("_at")
+    return without(batch, "_at")
 
 
 def judge(stage: StageModel, rows: pl.DataFrame) -> pl.DataFrame:
     """Write verdicts on measured rows without one; a ``failure`` column goes before any reason."""
     rows = with_missing(rows, VERDICT)
-    if "failure" not in rows.columns:
-        rows = rows.with_columns(failure=pl.lit(None, dtype=pl.String))
+    if "failure" not in rows.columns or not rows["failure"].count():
+        rows = without(rows, "failure")
+        if not stage.reasons():
+            return rows
+        rows = rows.hstack([pl.Series("failure", [], pl.String).extend_constant(None, rows.height)])
     reason = pl.coalesce(
         *(pl.when(expr.fill_null(False)).then(pl.lit(word)) for word, expr in stage.reasons().items()),
         pl.lit(None, dtype=pl.String),
@@ -173,7 +207,7 @@ def _checked(stage: StageModel, alive: pl.DataFrame) -> pl.DataFrame:
     out = with_missing(stage.measure(alive), stage.adds)
     if out.height != alive.height or not out["_row"].equals(alive["_row"]):
         raise ValueError(f"stage {stage.name}: measure must return the same rows in the same order")
-    unknown = [c for c in out.columns if c not in COLUMNS and c not in ("failure", "_row")]
+    unknown = [c for c in out.columns if c not in COLUMNS and c not in ("failure", "_row", "_at")]
     if unknown:
         raise ValueError(f"stage {stage.name}: unregistered columns {unknown}; add them to pipeline/columns.py")
     return out

@@ -5,7 +5,9 @@ One JSON line per input line, in order::
     {"caption": given, "text": result, "status": "kept", "stage": null, "reason": null,
      "spans": [{"start": 3, "end": 6, "stage": "names", "category": "chinese", "word": "王志强"}]}
 
-``start`` and ``end`` are character offsets into ``caption`` as given, half open, whatever earlier stages cut.
+``start`` and ``end`` are character offsets into ``caption`` as given, half open, whatever earlier stages cut. A line
+without a caption comes out failed at the stage ``read`` under its reason, with the same keys: ``caption`` is then
+the line as it stands in the file and ``text`` is null.
 """
 
 from __future__ import annotations
@@ -30,7 +32,7 @@ from .recipe import Recipe
 from .registry import STAGES, stage_class
 from .sources.rows import MAX_CAPTION, clean
 from .sources.tablecols import CAPTIONS
-from .stage import StageModel, Tally, apply_stage
+from .stage import StageModel, Tally, apply_stages
 
 BATCH = 2048
 KINDS = {
@@ -39,8 +41,8 @@ KINDS = {
 }
 """File endings to what is in them."""
 
-Given = tuple[str | None, str | None]
-"""A caption, or why there is none."""
+Given = tuple[str, str | None]
+"""A caption, or the line as given and the reason why it holds none."""
 
 
 def chosen_stages(recipe: Recipe, names: Sequence[str]) -> list[StageModel]:
@@ -118,24 +120,23 @@ def _lines(lines: Iterable[str], kind: str, column: str) -> Iterator[Given]:
         return ((line.rstrip("\r\n"), None) for line in lines)
     if kind == "jsonl":
         return (_json(line, column) for line in lines if line.strip())
-    return _table(csv.reader(lines, delimiter="\t" if kind == "tsv" else ","), column)
+    return _table(lines, "\t" if kind == "tsv" else ",", column)
 
 
 def _json(line: str, column: str) -> Given:
+    given = line.rstrip("\r\n")
     try:
         value = json.loads(line)
-    except ValueError as error:
-        return None, f"bad_line: does not parse: {error}"
+    except ValueError:
+        return given, "bad_line"
     if isinstance(value, dict):
         name = column or next((c for c in CAPTIONS if isinstance(value.get(c), str)), "")
-        if not isinstance(value.get(name), str):
-            wanted = name or "caption, text, …"
-            return None, f"caption_missing: no text under {wanted}; the fields are {', '.join(map(str, value))[:200]}"
-        return value[name], None
-    return (value, None) if isinstance(value, str) else (None, "bad_line: neither a string nor an object")
+        return (value[name], None) if isinstance(value.get(name), str) else (given, "caption_missing")
+    return (value, None) if isinstance(value, str) else (given, "bad_line")
 
 
-def _table(rows: Iterator[list[str]], column: str) -> Iterator[Given]:
+def _table(lines: Iterable[str], delimiter: str, column: str) -> Iterator[Given]:
+    rows = csv.reader(lines, delimiter=delimiter)
     header = next(rows, [])
     name = column or next((c for c in CAPTIONS if c in header), "")
     if name not in header:
@@ -144,7 +145,7 @@ def _table(rows: Iterator[list[str]], column: str) -> Iterator[Given]:
         )
     at = header.index(name)
     for row in rows:
-        yield (row[at], None) if at < len(row) else (None, f"bad_line: {len(row)} of {len(header)} values")
+        yield (row[at], None) if at < len(row) else (delimiter.join(row), "bad_line")
 
 
 def _parquet(handle: IO[bytes], source: str, column: str) -> Iterator[Given]:
@@ -155,26 +156,31 @@ def _parquet(handle: IO[bytes], source: str, column: str) -> Iterator[Given]:
         raise InputError(f"{source}: no caption column; the columns are {names}. Name one with --input caption=COLUMN")
     for batch in table.iter_batches(BATCH, columns=[name]):
         for value in batch.column(0).to_pylist():
-            yield (value, None) if isinstance(value, str) else (None, "caption_missing: no text in this row")
+            yield (value, None) if isinstance(value, str) else ("" if value is None else str(value), "caption_missing")
 
 
 def _batch(piece: list[Given], stages: Sequence[StageModel]) -> Iterator[dict[str, Any]]:
-    raw = [None if text is None else clean(text) for text, _ in piece]
-    whole = [text if text is not None and len(text) <= MAX_CAPTION else None for text in raw]
+    raw = [clean(text) for text, _ in piece]
+    problems = [problem or ("caption_too_large" if len(text) > MAX_CAPTION else None) for text, problem in piece]
+    whole = [text if problem is None else None for text, problem in zip(raw, problems, strict=True)]
     rows = pl.DataFrame({"caption_raw": whole}, schema={"caption_raw": pl.String}).with_row_index("ordinal")
     rows = rows.with_columns(caption="caption_raw").filter(pl.col("caption").is_not_null())
     rows = with_missing(rows, ("caption_offsets", "status", "stage", "reason"))
-    for stage in stages:
-        rows = apply_stage(stage, rows, Tally())
+    rows = apply_stages(stages, rows, {s.name: Tally() for s in stages})
     marks = [(s.name, c) for s in stages for c in s.adds if rows.schema.get(c) == pl.List(SPAN)]
     found = {row["ordinal"]: row for row in rows.iter_rows(named=True)}
-    for number, (text, problem) in enumerate(piece):
-        row = found.get(number)
-        if row is None:
-            reason, _, detail = (problem or f"caption_too_large: more than {MAX_CAPTION} characters").partition(": ")
-            failed = {"status": "failed", "stage": "read", "reason": reason, "spans": [], "detail": detail}
-            yield {"caption": raw[number] if text is not None else None, "text": None, **failed}
+    for number, problem in enumerate(problems):
+        if problem is not None:
+            yield {
+                "caption": raw[number],
+                "text": None,
+                "status": "failed",
+                "stage": "read",
+                "reason": problem,
+                "spans": [],
+            }
             continue
+        row = found[number]
         spans = [
             {"start": s["start"], "end": s["end"], "stage": name, "category": s["category"], "word": s["word"]}
             for name, column in marks

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 from scrapy import Spider
 from scrapy.exceptions import CloseSpider, IgnoreRequest
 from scrapy.http import HtmlResponse, Request, Response
+from scrapy.http.request import NO_CALLBACK
 from scrapy.linkextractors import LinkExtractor
 from scrapy.responsetypes import responsetypes
 from scrapy.spidermiddlewares.httperror import HttpError
+from scrapy.utils.defer import maybe_deferred_to_future
+from twisted.internet.defer import Deferred
 from twisted.internet.error import DNSLookupError
 from twisted.python.failure import Failure
 
+from ...filters.robots import origin_of
+from ...filters.tdmrep import PATH, Reservations, parse
 from .archive import Archive, Exchange
 from .guard import BlockedAddress
 from .optout import directives
@@ -35,12 +40,13 @@ class PageSpider(Spider):
         self.seeds, self.scope, self.archive = seeds, scope, archive
         self.most_pages, self.most_bytes, self.honour = most_pages, most_bytes, honour
         self.links = LinkExtractor()
+        self._sites: dict[str, Deferred[Reservations]] = {}
 
     async def start(self) -> AsyncIterator[Request]:
         for seed in self.seeds:
             yield Request(seed, callback=self.parse, errback=self.failed, dont_filter=True)
 
-    def parse(self, response: Response) -> Iterator[Request]:
+    async def parse(self, response: Response) -> AsyncIterator[Request]:
         """Archive a page, unless it reserves itself or is in another language, and follow its links."""
         if not isinstance(response, HtmlResponse):
             self._count("not_html")
@@ -50,7 +56,7 @@ class PageSpider(Spider):
             return
         self._stop_at_bounds()
         headers = {k.decode("latin-1").lower(): [v.decode("latin-1") for v in vs] for k, vs in response.headers.items()}
-        said = directives(headers, response.body)
+        said = directives(headers, response.body, (await self._site(response.url)).reserves(response.url))
         self._archive(response, said.reserved)
         if said.nofollow:
             self._count("nofollow")
@@ -58,6 +64,29 @@ class PageSpider(Spider):
         for link in self.links.extract_links(response):
             if not link.nofollow and self.scope.allows(link.url):
                 yield Request(link.url, callback=self.parse, errback=self.failed)
+
+    async def _site(self, url: str) -> Reservations:
+        """What the tdmrep.json of a page's site reserves: asked for once, and nothing where it cannot be had."""
+        origin = origin_of(url)
+        if origin not in self._sites:
+            self._sites[origin] = Deferred()
+            found = Reservations()
+            try:
+                request = Request(origin + PATH, meta={"handle_httpstatus_all": True}, callback=NO_CALLBACK)
+                response = await self.crawler.engine.download_async(request)
+                found = parse(response.body) if response.status == 200 else found
+            except Exception as error:
+                self.logger.info("%s%s: %s", origin, PATH, error)
+            self._sites[origin].callback(found)
+        # A deferred gives its result to the next callback: each waiting page gets one of its own.
+        mine: Deferred[Reservations] = Deferred()
+
+        def hand_on(told: Reservations) -> Reservations:
+            mine.callback(told)
+            return told
+
+        self._sites[origin].addCallback(hand_on)
+        return await maybe_deferred_to_future(mine)
 
     def failed(self, failure: Failure) -> None:
         """Count what could not be had, by cause."""
@@ -131,7 +160,8 @@ class ToArchive:
             return response
         raw = (request, response)
         request.meta[RAW] = raw
-        if 300 <= response.status < 400 or request.url.endswith("/robots.txt"):
+        stated = request.url.endswith(PATH) and response.status == 200
+        if 300 <= response.status < 400 or request.url.endswith("/robots.txt") or stated:
             self.archive.write(exchange_of(raw, {}))
         return response
 

@@ -17,6 +17,7 @@ import polars as pl
 from ..units import Unit
 from . import where
 from .arc import arc_pairs
+from .img2dataset import failed_pairs
 from .pages import html_pairs
 from .plan import OPTIONS, plan_input
 from .rows import REASONS, Pair, batches
@@ -91,6 +92,8 @@ def _pairs(unit: Unit, counts: Counter[str]) -> Iterator[Pair]:
         yield from json_pairs(root, unit.files[0], options)
     elif unit.reader == "parquet":
         yield from parquet_pairs(root, unit.files[0], unit.start, unit.end, options)
+    elif unit.reader == "failures":
+        yield from failed_pairs(root, unit.files[0])
     elif unit.reader == "tar":
         yield from tar_pairs(root, unit.files[0], unit.start, unit.end, options)
     else:

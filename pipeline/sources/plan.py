@@ -12,6 +12,7 @@ from typing import TypeVar
 from ..errors import InputError, UsageError, nearest
 from ..units import Unit
 from . import where
+from .img2dataset import is_table_of
 from .recognise import HEAD, IMAGE_SUFFIXES, SIDECAR_SUFFIXES, Kind, is_companion, recognise, suffix
 from .rows import Reason
 from .sidecars import stem
@@ -37,13 +38,17 @@ KINDS = (
 
 @dataclass
 class _Sorted:
-    """The files of a folder by what they are; ``problems`` are (file, reason, detail)."""
+    """The files of a folder by what they are; ``problems`` are (file, reason, detail).
+
+    ``failures`` are tables beside img2dataset's tars.
+    """
 
     images: dict[str, list[str]] = field(default_factory=dict)
     pages: list[str] = field(default_factory=list)
     others: list[tuple[str, Kind]] = field(default_factory=list)
     problems: list[tuple[str, Reason, str]] = field(default_factory=list)
     companions: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
 
 
 def plan_input(given_path: str, index: int, given: Mapping[str, str]) -> list[Unit]:
@@ -87,6 +92,9 @@ def _plan_file(root: str, index: int, given: Mapping[str, str]) -> list[Unit]:
     found = _plan_other(root, "", kind, index, given)
     if isinstance(found, str):
         raise InputError(f"{root}: {found}")
+    table = f"{stem(name)}.parquet"
+    if kind.word == "tar" and is_table_of(where.join(where.folder(root), table)):
+        return [*found[0], Unit("failures", where.folder(root), (table,), index=index)]
     return found[0]
 
 
@@ -118,6 +126,7 @@ def _plan_folder(root: str, index: int, given: Mapping[str, str]) -> list[Unit]:
     for some in _chunks(images, IMAGES_PER_UNIT):
         names = tuple(dict.fromkeys(n for i in some for n in (i, *held.images[i])))
         units.append(_unit("images", root, index, names, given, ("caption",)))
+    units += [Unit("failures", root, (file,), index=index) for file in held.failures]
     if held.companions:
         log.info("%s: %d files only accompany the data (%s, …)", root, len(held.companions), held.companions[0])
     if not units:
@@ -148,6 +157,8 @@ def _sort(root: str, files: Sequence[str], given: Mapping[str, str]) -> _Sorted:
                 held.images[image].append(file)
         elif ending in _HTML_SUFFIXES and not given.get("kind"):
             held.pages.append(file)
+        elif _describes_tar(file, there) and ending == "parquet" and is_table_of(where.join(root, file)):
+            held.failures.append(file)
         elif is_companion(file) or _describes_tar(file, there):
             held.companions.append(file)
         else:

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from . import where
+from .img2dataset import bytes_column
 from .lines import UNIT_ROWS, UNPACKING, csv_records, decompressed, plan
 from .recognise import Kind, head_text
 from .tablecols import Columns, choose, guess
@@ -187,7 +188,8 @@ def _plan_parquet(path: str, given: Mapping[str, str]) -> TablePlan | str:
     with where.open_binary(path) as handle:
         try:
             table = pq.ParquetFile(handle)
-            columns = choose(table.schema_arrow.names, given)
+            held = bytes_column(table.schema_arrow) if not given.get("image") and not given.get("url") else ""
+            columns = choose(table.schema_arrow.names, {**given, "image": held} if held else given)
             if isinstance(columns, str):
                 return columns
             rows = table.metadata.num_rows
@@ -200,7 +202,7 @@ def _plan_parquet(path: str, given: Mapping[str, str]) -> TablePlan | str:
             samples = batch.to_pylist() if batch is not None else []
         except (pa.ArrowException, OSError, ValueError):
             samples = []  # the reader tells which rows
-    options = {"kind": "parquet", **_named(columns)}
+    options = {"kind": "parquet", **_named(columns)} | ({"img2dataset": "1"} if held else {})
     paths = _place(samples, path, options, given)
     ranges = [(a, min(a + UNIT_ROWS, rows), 0) for a in range(0, rows, UNIT_ROWS)]
     return TablePlan(options, ranges, paths)

@@ -19,6 +19,7 @@ import pyarrow.parquet as pq
 
 from ..errors import InputError
 from . import where
+from .img2dataset import failed
 from .lines import UNPACKING, Line, csv_records, decompressed, lines
 from .rows import MAX_FILE, Pair, Reason
 from .sidecars import from_name
@@ -139,6 +140,8 @@ def parquet_pairs(root: str, file: str, start: int, end: int, options: Mapping[s
     """The pairs of rows ``start`` to ``end`` of a parquet file."""
     path, name = where.join(root, file), file or where.last(root)
     names = [options[role] for role in ("caption", "image", "page") if options.get(role)]
+    made = bool(options.get("img2dataset"))
+    names += [name for name in ("url", "key", "status", "error_message") if made and name not in names]
     read = start
     with where.open_binary(path) as handle:
         try:
@@ -146,8 +149,12 @@ def parquet_pairs(root: str, file: str, start: int, end: int, options: Mapping[s
                 for n, values in enumerate(_row_values(batch)):
                     if isinstance(values, str):
                         yield Pair(f"{name}#{at + n}#0", reason="bad_line", detail=f"the row does not parse: {values}")
+                    elif made and values["status"] != "success":
+                        yield failed(values, f"{name}#{at + n}#0", names)
                     else:
-                        yield from record_pairs(values, f"{name}#{at + n}", where.folder(path), options)
+                        source = resolve(values["url"]).url if made and values["url"] else None
+                        for pair in record_pairs(values, f"{name}#{at + n}", where.folder(path), options):
+                            yield pair._replace(image_url=source) if made else pair
                 read = at + batch.num_rows
         except (pa.ArrowException, OSError, ValueError) as error:
             for row in range(read, end):

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tests.conftest import Finished, curate
+from tests.conftest import Finished, here
 from tuwen.export.aggregate import aggregate
 from tuwen.export.card import card
 from tuwen.export.funnel import funnel_table
@@ -58,7 +58,7 @@ def test_a_sliders_other_value_is_what_replay_then_gives(finished: Finished, tmp
     score = next(m for m in told["measures"] if m["stage"] == "score")
     edge = score["edges"][len(score["edges"]) * 3 // 4]
     expected = sum(n for e, n in zip(score["edges"], score["counts"], strict=True) if e >= edge)
-    printed = curate("replay", finished.run, "-o", tmp_path / "r", "--set", f"score.threshold={edge}", "--json").stdout
+    printed = here("replay", finished.run, "-o", tmp_path / "r", "--set", f"score.threshold={edge}", "--json").stdout
     assert json.loads(printed)["stages"]["score"]["kept"] == expected
 
 

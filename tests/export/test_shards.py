@@ -3,9 +3,10 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from tuwen.export.shards import sample_json, write_index, write_shard
+from tuwen.export.shards import sample_jsons, write_index, write_shard
 from tuwen.pipeline import files
 
 
@@ -29,10 +30,12 @@ def test_samples_out_of_order_or_twice_are_refused_and_leave_no_file(tmp_path: P
 
 
 def test_a_sample_leaves_out_bytes_nulls_and_what_is_about_the_run() -> None:
-    told = sample_json(
-        {"key": "k", "image": b"x", "caption": "c", "score": 0.4, "status": "kept", "nsfw": None, "unit": "u"}
-    )
-    assert told == {"key": "k", "score": 0.4}
+    rows = [
+        {"key": "k", "image": b"x", "caption": "c", "score": 0.4, "status": "kept", "nsfw": None, "unit": "u"},
+        {"key": "l", "image": b"y", "caption": "d", "score": None, "status": None, "nsfw": None, "unit": "u"},
+    ]
+    told = list(sample_jsons(pl.DataFrame(rows).with_columns(spans=pl.Series([[{"word": "w"}], []]))))
+    assert told == [{"key": "k", "score": 0.4, "spans": [{"word": "w"}]}, {"key": "l", "spans": []}]
 
 
 def test_the_index_lists_shards_by_name_on_any_file_system() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import struct
@@ -48,7 +49,8 @@ class _Handler(BaseHTTPRequestHandler):
         with web.lock:
             web.hits[f"{host}/{name}"] += 1
             web.agents.add(self.headers["User-Agent"] or "")
-        getattr(self, f"on_{name.partition('.')[0]}", self.on_missing)()
+        known = name.partition(".")[0] or name.strip(".").replace("-", "_")
+        getattr(self, f"on_{known}", self.on_missing)()
 
     def answer(self, status: int, body: bytes = b"", length: int | None = None, **headers: str) -> None:
         self.send_response(status)
@@ -78,6 +80,7 @@ class _Handler(BaseHTTPRequestHandler):
     def on_robots(self) -> None:
         host = (self.headers["Host"] or "").split(".")[0]
         rules = {"deny": b"User-agent: *\nDisallow: /", "some": b"User-agent: tuwen\nDisallow: /private"}
+        rules["closed"] = b"User-agent: *\nDisallow: /.well-known/"
         if host == "moved":
             self.answer(302, Location="http://deny.test/robots.txt")
         elif host == "ill":
@@ -86,6 +89,23 @@ class _Handler(BaseHTTPRequestHandler):
             self.answer(200, rules[host], Content_Type="text/plain")
         else:
             self.answer(404)
+
+    def on_well_known(self) -> None:
+        """tdmrep.json of two hosts, and a page in its place on a third."""
+        host = (self.headers["Host"] or "").split(".")[0]
+        rules = [
+            {"location": "/ok/kept", "tdm-reservation": 1, "tdm-policy": "https://reserved.test/policy"},
+            {"location": "/free*.png$", "tdm-reservation": 1},
+        ]
+        if host in ("reserved", "closed"):
+            self.answer(200, json.dumps(rules).encode(), Content_Type="application/json")
+        elif host == "soft":
+            self.answer(200, b"<!DOCTYPE html><p>not here</p>")
+        else:
+            self.answer(404)
+
+    def on_free(self) -> None:
+        self.answer(200, PNG, TDM_Reservation="0")
 
     def on_missing(self) -> None:
         self.answer(404, b"gone")
@@ -134,6 +154,20 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         for _ in range(30):
             self.wfile.write(b"\x89")
+            time.sleep(0.1)
+
+    def on_half(self) -> None:
+        """The server closes its side in the middle of the body and leaves the connection open."""
+        self.answer(200, PNG, length=len(PNG) + 500)
+        self.connection.shutdown(socket.SHUT_WR)
+        time.sleep(2)
+
+    def on_headers(self) -> None:
+        """A header line now and then, and never the last."""
+        self.send_response(200)
+        for number in range(30):
+            self.send_header(f"X-{number}", "a" * 10)
+            self.flush_headers()
             time.sleep(0.1)
 
     def on_reset(self) -> None:

@@ -6,14 +6,16 @@ import socket
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from types import SimpleNamespace
 from typing import Any
 
 import polars as pl
+import pycurl
 import pytest
 
 from tuwen.filters.fetch import Fetch
 from tuwen.filters.fetch_queue import fetch_all, seconds_asked
-from tuwen.filters.transfer import Limits, Outcome
+from tuwen.filters.transfer import Limits, Outcome, Transfer
 from tuwen.pipeline.stage import Tally, apply_stage
 
 Web = Any
@@ -47,7 +49,9 @@ OUTCOMES = {
     "declared": ("too_large", 200),
     "endless": ("too_large", 200),
     "short": ("reset", 200),
+    "half": ("reset", 200),
     "silent": ("timeout_read", 0),
+    "headers": ("timeout_read", 200),
     "drip": ("timeout_read", 200),
     "reset": ("reset", 0),
     "hangup": ("empty", 0),
@@ -70,6 +74,13 @@ def test_every_misbehaviour_lands_in_its_class_and_stalls_nothing(web: Web) -> N
     assert all(o.detail for o in found.values() if o.error)
 
 
+def test_the_first_byte_has_a_limit_of_its_own(web: Web) -> None:
+    started = time.monotonic()
+    (told,) = fetch(web, "http://bad.test/silent", total_seconds=20, stall_seconds=1, retries=0)
+    assert told.error == "timeout_read"
+    assert time.monotonic() - started < 2.8
+
+
 def test_passing_causes_are_tried_again_and_final_ones_are_not(web: Web) -> None:
     names = ("flaky", "busy", "broken", "missing", "later")
     found = fetch(web, *(f"http://again.test/{n}" for n in names), retries=2)
@@ -89,6 +100,21 @@ def test_robots_txt_is_asked_once_for_each_host_and_obeyed(web: Web) -> None:
     assert web.hits["deny.test/ok"] == web.hits["ill.test/ok"] == 0
     (asked,) = fetch(web, "http://deny.test/ok", robots=False)
     assert asked.error is None
+
+
+def test_what_tdmrep_json_reserves_is_left_alone_unless_the_response_says_otherwise(web: Web) -> None:
+    paths = ("reserved.test/ok/kept/a.png", "reserved.test/ok/other", "reserved.test/free.png", "soft.test/ok/kept")
+    urls = [f"http://{path}" for path in paths] + ["http://closed.test/ok/kept"]
+    for _ in range(2):
+        found = fetch(web, *urls)
+        assert [o.error for o in found] == ["opted_out", None, None, None, None]
+    assert found[0].opt_out == "tdmrep.json: /ok/kept is reserved, policy https://reserved.test/policy"
+    assert (found[0].body, found[0].status, found[2].opt_out) == (None, 200, None)
+    assert [web.hits[f"{h}.test/.well-known"] for h in ("reserved", "soft", "closed")] == [1, 1, 0]
+    (kept,) = fetch(web, urls[0], honour_opt_out=False)
+    assert kept.body and kept.opt_out == found[0].opt_out
+    (unread,) = fetch(web, urls[0], tdm_file=False)
+    assert unread.body and unread.opt_out is None
 
 
 def test_redirects_reach_other_hosts_by_the_same_rules(web: Web) -> None:
@@ -131,6 +157,20 @@ def test_a_name_that_resolves_to_a_private_address_is_refused(web: Web) -> None:
         pytest.skip("this machine's name resolves to a public address")
     (told,) = fetch(web, f"http://{socket.gethostname()}/ok.png", connect_to=())
     assert told.error == "blocked_address"
+
+
+def test_the_address_that_is_connected_to_is_checked_each_time_whatever_the_name_said_before() -> None:
+    def opened(address: str) -> object:
+        transfer = Transfer("http://rebound.example/a.jpg", Limits())
+        told = SimpleNamespace(addr=(address, 80), family=socket.AF_INET, socktype=socket.SOCK_STREAM, protocol=0)
+        got = transfer._on_socket(0, told)
+        if isinstance(got, socket.socket):
+            got.close()
+        assert (transfer.end(pycurl.E_COULDNT_CONNECT, "").error == "blocked_address") is (got == pycurl.SOCKET_BAD)
+        return got
+
+    assert isinstance(opened("93.184.215.14"), socket.socket)
+    assert opened("10.0.0.7") == pycurl.SOCKET_BAD
 
 
 def test_unreachable_and_malformed_addresses_have_their_classes(web: Web) -> None:

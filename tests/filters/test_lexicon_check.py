@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import curate
+from tests.conftest import here
 from tuwen.filters.common_words import common_words, commonest
 from tuwen.filters.lexicon import load, read
 from tuwen.filters.lexicon_check import Finding, check, frequent, rates
@@ -86,15 +86,15 @@ def test_the_command(tmp_path: Path) -> None:
     path, sample = tmp_path / "own.csv", tmp_path / "captions.csv"
     path.write_text("word,action\n赌博,mask\n赌,drop\n", "utf-8")
     sample.write_text("id,说明文\n1,有人赌博\n2,雪山[大]\n", "utf-8")
-    done = curate("lexicon", "check", path, "--sample", sample, "--input", "caption=说明文", check=False)
+    done = here("lexicon", "check", path, "--sample", sample, "--input", "caption=说明文", check=False)
     assert done.returncode == 1
     assert "one_character" in done.stdout
     assert "2 captions, 1 with a hit (50.000%)" in done.stdout
-    told = json.loads(curate("lexicon", "check", "default", "--json").stdout)
+    told = json.loads(here("lexicon", "check", "default", "--json").stdout)
     assert told["levels"] == {"note": len(told["findings"])}
-    missing = curate("lexicon", "check", tmp_path / "nowhere.txt", check=False)
+    missing = here("lexicon", "check", tmp_path / "nowhere.txt", check=False)
     assert (missing.returncode, "no file" in missing.stderr) == (3, True)
     (tmp_path / "gbk.txt").write_bytes("赌博".encode("gbk"))
-    assert curate("lexicon", "check", tmp_path / "gbk.txt", check=False).returncode == 3
-    assert curate("lexicon", "check", check=False).returncode == 2
-    assert curate("lexicon", "check", path, "--input", "caption=x", check=False).returncode == 2
+    assert here("lexicon", "check", tmp_path / "gbk.txt", check=False).returncode == 3
+    assert here("lexicon", "check", check=False).returncode == 2
+    assert here("lexicon", "check", path, "--input", "caption=x", check=False).returncode == 2

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tests.conftest import curate
+from tests.conftest import here
 from tests.pipeline.test_cli import photograph
 from tuwen.pipeline import amend, files, retry, takedown
 from tuwen.pipeline.errors import InputError, UsageError
@@ -88,7 +88,7 @@ def make_run(web: Web, folder: Path, *words: str) -> Path:
     (folder / "pairs.jsonl").write_text("\n".join(lines))
     (folder / "small.yaml").write_text(RECIPE.format(at=f"127.0.0.1:{web.server_address[1]}"))
     out = folder / "run"
-    curate("run", folder / "pairs.jsonl", "-o", out, "-r", folder / "small.yaml", "-j", "1", *words)
+    here("run", folder / "pairs.jsonl", "-o", out, "-r", folder / "small.yaml", "-j", "1", *words)
     return out
 
 
@@ -117,7 +117,7 @@ def test_a_retry_adds_what_comes_and_leaves_the_rest_as_it_is(web: Web, tmp_path
     before, old = ledger(run), bytes_of(run)
     assert before["status"].value_counts().sort("status").rows() == [("failed", 4), ("kept", 8)]
     web.down, web.asked = {4: 503}, []
-    told = json.loads(curate("retry", run, "--json").stdout)
+    told = json.loads(here("retry", run, "--json").stdout)
     assert sorted(web.asked) == [1, 4, 100]
     assert (told["retried"], told["came"]) == (3, 1)
     assert told["counts"] == {"inputs": 12, "kept": 9, "dropped": 1, "failed": 2}
@@ -133,10 +133,10 @@ def test_a_retry_adds_what_comes_and_leaves_the_rest_as_it_is(web: Web, tmp_path
     index = json.loads((run / "shards" / "index.json").read_text())
     assert [s["name"] for s in index] == sorted(new)
     web.down = {}
-    again = json.loads(curate("retry", run, "--json").stdout)
+    again = json.loads(here("retry", run, "--json").stdout)
     assert (again["retried"], again["came"]) == (1, 1)
     assert [n["what"] for n in again["amended"]] == ["retry", "retry"]
-    assert json.loads(curate("retry", run, "--json").stdout)["retried"] == 0
+    assert json.loads(here("retry", run, "--json").stdout)["retried"] == 0
     whole = make_run(web, tmp_path / "b")
     # Of 0 and its copy a run that sees both at once may choose the other; 7 was not fetched here at all.
     apart = {after["key"][i] for i in (0, 7, 11)}
@@ -144,13 +144,13 @@ def test_a_retry_adds_what_comes_and_leaves_the_rest_as_it_is(web: Web, tmp_path
     assert one == other
     assert len(one) == 9
     if words:
-        curate("replay", run, "-o", tmp_path / "replayed", "--set", "decode.shorter_side=50")
+        here("replay", run, "-o", tmp_path / "replayed", "--set", "decode.shorter_side=50")
         assert {k: v for k, v in samples(tmp_path / "replayed").items() if k not in apart} == one
 
 
 def test_a_retry_under_other_rules_or_without_a_fetch_is_refused(web: Web, tmp_path: Path) -> None:
     run = make_run(web, tmp_path / "a")
-    refused = curate("retry", run, "--set", "decode.shorter_side=7", check=False)
+    refused = here("retry", run, "--set", "decode.shorter_side=7", check=False)
     assert refused.returncode == 2
     assert "time limits" in refused.stderr
     with pytest.raises(InputError, match=r"no run\.json"):
@@ -165,7 +165,7 @@ def test_a_takedown_erases_and_is_remembered(web: Web, tmp_path: Path, words: tu
     for name, value in (("keys", key), ("urls", f"{url}\nhttp://p0.test/none.jpg"), ("sha", sha)):
         (tmp_path / name).write_text(f"{value}\n\n")
     words_ = ("--keys", tmp_path / "keys", "--urls", tmp_path / "urls", "--sha256", tmp_path / "sha")
-    told = json.loads(curate("remove", run, *words_, "--json").stdout)
+    told = json.loads(here("remove", run, *words_, "--json").stdout)
     assert (told["removed"], told["unknown"]) == (3, ["http://p0.test/none.jpg"])
     assert told["counts"] == {"inputs": 12, "kept": 8, "dropped": 4, "failed": 0}
     assert told["stages"]["removed"]["dropped"] == {"removed": 3}
@@ -184,20 +184,20 @@ def test_a_takedown_erases_and_is_remembered(web: Web, tmp_path: Path, words: tu
     everything = b"".join(p.read_bytes() for p in run.rglob("*") if p.is_file())
     assert all(photograph(n)[600:1200] not in everything for n in (2, 3, 5))
     assert all(photograph(n)[600:1200] in everything for n in (1, 4))
-    assert json.loads(curate("remove", run, *words_, "--json").stdout)["removed"] == 0
-    curate("replay", run, "-o", tmp_path / "replayed", "--set", "decode.shorter_side=50")
+    assert json.loads(here("remove", run, *words_, "--json").stdout)["removed"] == 0
+    here("replay", run, "-o", tmp_path / "replayed", "--set", "decode.shorter_side=50")
     assert ledger(tmp_path / "replayed").filter(pl.col("reason") == "removed")["ordinal"].to_list() == [2, 3, 5]
     assert samples(tmp_path / "replayed").keys() == kept.keys()
     # A later run of the same input keeps out what was named, and asks for no image that is named by key or URL.
     web.asked = []
     later = tmp_path / "later"
     recipe = tmp_path / "a" / "small.yaml"
-    curate("run", tmp_path / "a" / "pairs.jsonl", "-o", later, "-r", recipe, "-j", "1", "--removed", run)
+    here("run", tmp_path / "a" / "pairs.jsonl", "-o", later, "-r", recipe, "-j", "1", "--removed", run)
     rows = ledger(later)
     assert rows.filter(pl.col("reason") == "removed")["ordinal"].to_list() == [2, 3, 5]
     assert rows.filter(pl.col("reason") == "removed")["stage"].to_list() == ["removed_pairs"] * 2 + ["removed_images"]
     assert not {2, 3} & set(web.asked)
-    fresh = curate("run", tmp_path / "a" / "pairs.jsonl", "-o", run, "-r", recipe, "-j", "1", "--fresh", "--json")
+    fresh = here("run", tmp_path / "a" / "pairs.jsonl", "-o", run, "-r", recipe, "-j", "1", "--fresh", "--json")
     assert json.loads(fresh.stdout)["counts"]["dropped"] == 4
 
 
@@ -245,11 +245,11 @@ def test_a_change_that_was_cut_off_is_carried_through_or_forgotten(
 
 def test_nothing_named_and_missing_files_are_told(web: Web, tmp_path: Path) -> None:
     run = make_run(web, tmp_path / "a")
-    assert curate("remove", run, check=False).returncode == 2
-    missing = curate("remove", run, "--keys", tmp_path / "none", check=False)
+    assert here("remove", run, check=False).returncode == 2
+    missing = here("remove", run, "--keys", tmp_path / "none", check=False)
     assert missing.returncode == 3
     assert "one name a line" in missing.stderr
-    other: Any = curate("run", tmp_path / "a" / "pairs.jsonl", "-o", tmp_path / "x", "--removed", tmp_path, check=False)
+    other: Any = here("run", tmp_path / "a" / "pairs.jsonl", "-o", tmp_path / "x", "--removed", tmp_path, check=False)
     assert other.returncode == 3
     with pytest.raises(UsageError, match="anew"):
         from tuwen.pipeline.recipe import load

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import polars as pl
 
-from tests.conftest import Finished, curate
+from tests.conftest import Finished, here
 
 
 def photograph(seed: int = 0, side: int = 200) -> bytes:
@@ -18,15 +18,15 @@ def photograph(seed: int = 0, side: int = 200) -> bytes:
 
 
 def test_stages_lists_every_stage_and_describes_one() -> None:
-    told = json.loads(curate("stages", "--json").stdout)
+    told = json.loads(here("stages", "--json").stdout)
     assert {"normalise", "score", "pair_duplicates", "hard_negatives"} <= {s["name"] for s in told}
     for stage in told:
         assert stage["about"]
         assert all(field["about"] for field in stage["fields"]), stage["name"]
-    one = curate("stages", "decode").stdout
+    one = here("stages", "decode").stdout
     assert "shorter_side = 100 [threshold]" in one
     assert "image_bomb" in one
-    wrong = curate("stages", "decod", check=False)
+    wrong = here("stages", "decod", check=False)
     assert wrong.returncode == 2
     assert "Did you mean 'decode'" in wrong.stderr
 
@@ -34,7 +34,7 @@ def test_stages_lists_every_stage_and_describes_one() -> None:
 def test_report_is_rewritten_and_the_funnel_printed(finished: Finished) -> None:
     page = finished.run / "report.html"
     page.unlink()
-    printed = curate("report", finished.run).stdout
+    printed = here("report", finished.run).stdout
     assert page.stat().st_size > 50_000
     assert "low_score" in printed
     assert f"{finished.told['counts']['inputs']} pairs" in printed
@@ -42,21 +42,21 @@ def test_report_is_rewritten_and_the_funnel_printed(finished: Finished) -> None:
 
 
 def test_wrong_usage_has_its_exit_codes(tmp_path: Path) -> None:
-    missing = curate("run", tmp_path / "nowhere", "-o", tmp_path / "o", check=False)
+    missing = here("run", tmp_path / "nowhere", "-o", tmp_path / "o", check=False)
     assert missing.returncode == 3
     assert "nowhere" in missing.stderr
     (tmp_path / "empty").mkdir()
-    empty = curate("run", tmp_path / "empty", "-o", tmp_path / "o", check=False)
+    empty = here("run", tmp_path / "empty", "-o", tmp_path / "o", check=False)
     assert empty.returncode == 3
     assert "empty" in empty.stderr
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "mine.txt").write_text("keep me")
     (tmp_path / "in.jsonl").write_text('{"url": "http://a.invalid/x.jpg", "caption": "红色的车"}\n')
-    taken = curate("run", tmp_path / "in.jsonl", "-o", tmp_path / "full", check=False)
+    taken = here("run", tmp_path / "in.jsonl", "-o", tmp_path / "full", check=False)
     assert taken.returncode == 2
     assert "not empty" in taken.stderr
     assert (tmp_path / "full" / "mine.txt").read_text() == "keep me"
-    recipe = curate("run", tmp_path / "in.jsonl", "-o", tmp_path / "o", "-r", "nope", check=False)
+    recipe = here("run", tmp_path / "in.jsonl", "-o", tmp_path / "o", "-r", "nope", check=False)
     assert recipe.returncode == 2
     assert "Traceback" not in missing.stderr + empty.stderr + taken.stderr + recipe.stderr
 
@@ -87,7 +87,7 @@ def test_bad_input_is_counted_and_the_rest_goes_on(tmp_path: Path) -> None:
         tar.add(folder / "good0.jpg", "../../etc/passwd.jpg")
     out = tmp_path / "out"
     told = json.loads(
-        curate(
+        here(
             "run", folder, table, climbing, "-o", out, "-r", "photos", "--set", "fetch.retries=0", "-j", "1", "--json"
         ).stdout
     )

@@ -80,10 +80,13 @@ class _Handler(BaseHTTPRequestHandler):
             if host == "down.test":
                 return 503, {}, b""
             return 200, {"Content-Type": "text/plain"}, b"User-agent: *\nDisallow: /secret\n"
+        if path == "/.well-known/tdmrep.json" and host == "a.test":
+            rules = [{"location": "/mined", "tdm-reservation": 1, "tdm-policy": "http://a.test/terms"}]
+            return 200, {"Content-Type": "application/json"}, json.dumps(rules).encode()
         if host == "a.test" and path == "/":
             links = [*(f"/n{i}" for i in range(12)), "/secret/x", "/noai", "/header", "/moved", "/gz", "/en", "/deep"]
             links += [f"http://b.test:{port}/", f"http://down.test:{port}/", f"http://127.0.0.1:{port}/n0"]
-            links += ["/inwards", "/gone", "/nofollow", "/photo.jpg", "mailto:a@b.cn", "/tdm"]
+            links += ["/inwards", "/gone", "/nofollow", "/photo.jpg", "mailto:a@b.cn", "/tdm", "/mined", "/mined-free"]
             return 200, {}, page("a", links)
         if path.startswith("/n") and path[2:].isdigit():
             onward = [f"{path}0"] if len(path) < 5 else []
@@ -92,6 +95,8 @@ class _Handler(BaseHTTPRequestHandler):
             "/noai": (200, {}, page("noai", ["/behind"], '<meta name="robots" content="index, NoAI">')),
             "/header": (200, {"X-Robots-Tag": "noimageai"}, page("header", [])),
             "/tdm": (200, {"TDM-Reservation": "1"}, page("tdm", [])),
+            "/mined": (200, {}, page("mined", [])),
+            "/mined-free": (200, {"TDM-Reservation": "0"}, page("mined-free", [])),
             "/moved": (302, {"Location": "/target"}, b""),
             "/inwards": (302, {"Location": f"http://127.0.0.1:{port}/n1"}, b""),
             "/gz": (200, {"Content-Encoding": "gzip"}, gzip.compress(page("gz", []))),
@@ -145,7 +150,7 @@ def pairs(out: Path) -> list[tuple[str, str, str]]:
 
 
 EXPECTED = {
-    "a.test/robots.txt",
+    *("a.test/robots.txt", "a.test/.well-known/tdmrep.json", "a.test/mined-free"),
     *(f"a.test/{p}" for p in ("", "target", "moved", "gz", "behind", "nofollow", "deep", "inwards")),
     *(f"a.test/n{i}{end}" for i in range(12) for end in ("", "0", "00")[: 3 if i < 10 else 2]),
 }
@@ -157,19 +162,21 @@ def test_a_polite_crawl_in_scope(site: Site, tmp_path: Path) -> None:
     assert paths(site, out) == EXPECTED
     assert told["ended"] == "finished"
     assert told["counts"] == {
-        **{"blocked_address": 2, "http_404": 1, "nofollow": 1, "other_language": 1, "reserved": 3, "robots": 1},
+        **{"blocked_address": 2, "http_404": 1, "nofollow": 1, "other_language": 1, "reserved": 4, "robots": 1},
         "pages": told["pages"],
     }
-    assert told["pages"] == len(EXPECTED) - 3
+    assert told["pages"] == len(EXPECTED) - 4
     for never in ("a.test/secret/x", "a.test/hidden", "a.test/d2", "a.test/photo.jpg", "b.test/", "127.0.0.1/n0"):
         assert site.hits[never] == 0, never
-    assert site.hits["a.test/robots.txt"] == 1
+    assert site.hits["a.test/robots.txt"] == site.hits["a.test/.well-known/tdmrep.json"] == 1
     assert all(agent.startswith("tuwen/") and "(+crawl@example.org)" in agent for agent in site.agents)
     notes = {u.rsplit("/", 1)[-1]: v for u, v in stored(out, "metadata").items()}
     assert "opt-out: meta robots: index, NoAI" in notes["noai"]
     assert "opt-out: X-Robots-Tag: noimageai" in notes["header"]
     assert "opt-out: TDM-Reservation: 1" in notes["tdm"]
-    assert all(f"/{name}" not in "".join(paths(site, out)) for name in ("noai", "header", "tdm"))
+    assert "opt-out: tdmrep.json: /mined is reserved, policy http://a.test/terms" in notes["mined"]
+    assert "a.test/mined" not in paths(site, out)
+    assert not {f"a.test/{name}" for name in ("noai", "header", "tdm")} & paths(site, out)
     # The reader of `curate run` finds a pair on every page, the compressed one too.
     assert {p.rsplit("/", 1)[-1] for p, _, _ in pairs(out)} >= {"gz", "target", "n000", ""}
     assert len(pairs(out)) == told["pages"]
@@ -184,7 +191,9 @@ def test_two_crawls_give_the_same_pairs_and_reserved_pages_come_where_asked(site
         curate(*words(site, tmp_path / name))
     assert pairs(tmp_path / "one") == pairs(tmp_path / "two")
     curate(*words(site, tmp_path / "all", "--ignore-opt-out", "--path", "/(noai|header|n1$)"))
-    assert paths(site, tmp_path / "all") == {f"a.test/{p}" for p in ("", "noai", "header", "n1", "robots.txt")}
+    assert paths(site, tmp_path / "all") == {
+        f"a.test/{p}" for p in ("", "noai", "header", "n1", "robots.txt", ".well-known/tdmrep.json")
+    }
     assert "opt-out" in "".join(stored(tmp_path / "all", "metadata").values())
 
 
@@ -287,6 +296,11 @@ def test_directives_and_languages() -> None:
     )
     assert not directives({"x-robots-tag": ["unavailable_after: 25 Jun 2030"]}, b"<p>noai</p>").reserved
     assert directives({}, b'<meta name="ROBOTS" content="none">').nofollow
+    said = {"tdm-reservation": ["1"], "tdm-policy": ["https://a.cn/p"]}
+    assert directives(said, b"").reserved == ("TDM-Reservation: 1, TDM-Policy: https://a.cn/p",)
+    assert directives({}, b"", "tdmrep.json: /").reserved == ("tdmrep.json: /",)
+    assert not directives({"tdm-reservation": ["0"]}, b"", "tdmrep.json: /").reserved
+    assert not directives(said, b'<meta name="tdm-reservation" content="0">').reserved
     assert is_chinese(f"<body>{TEXT}</body>")
     assert not is_chinese("<body>これは日本語のページです。写真と説明があります。東京の風景です。</body>")
     assert is_chinese("<body>图</body>")

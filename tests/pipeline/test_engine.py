@@ -15,7 +15,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from tests.conftest import Finished, curate
+from tests.conftest import Finished, here
 from tests.pipeline.test_cli import photograph
 
 
@@ -65,7 +65,7 @@ def test_a_killed_run_of_all_stages_continues_to_the_same_bytes(finished: Finish
     words = ["run", str(finished.sample), "-o", str(out), "--measure-all", "-j", "1"]
     assert killed_at(files, out, words)
     assert not (out / "run.json").exists()
-    curate(*words, "--json")
+    here(*words, "--json")
     assert tree(out) == tree(finished.run)
     assert ledger_rows(out).equals(ledger_rows(finished.run))
 
@@ -83,7 +83,7 @@ def test_runs_killed_at_random_points_end_in_the_same_bytes(tmp_path: Path) -> N
         return ["run", *inputs, "-o", out, "-r", tmp_path / "r.yaml", "-j", "2"]
 
     whole = tmp_path / "whole"
-    curate(*words(whole))
+    here(*words(whole))
     want, rows = tree(whole), ledger_rows(whole)
     drawn = random.Random(20261121)
     most = len(complete(whole)) + 4 * 6
@@ -92,7 +92,7 @@ def test_runs_killed_at_random_points_end_in_the_same_bytes(tmp_path: Path) -> N
         out = tmp_path / f"run{number}"
         for files in sorted(drawn.sample(range(1, most), 2)):
             kills += killed_at(files, out, words(out))
-        curate(*words(out))
+        here(*words(out))
         assert tree(out) == want
         assert ledger_rows(out).equals(rows)
         assert not list(out.rglob(".tuwen-*"))
@@ -103,11 +103,11 @@ def test_a_unit_that_cannot_be_read_is_named_and_retried(tmp_path: Path) -> None
     good = folder_of_photographs(tmp_path / "good", 4)
     out = tmp_path / "out"
     words = ("run", good, "-o", out, "-r", "photos", "-j", "1", "--json")
-    curate(*words)
+    here(*words)
     (out / "run.json").unlink()
     part = next((out / "ledger").glob("*.parquet"))
     part.unlink()
-    told = json.loads(curate(*words).stdout)
+    told = json.loads(here(*words).stdout)
     assert told["counts"]["inputs"] == 4
     assert pl.read_parquet(out / "ledger" / "*.parquet").height == 4
 
@@ -115,21 +115,21 @@ def test_a_unit_that_cannot_be_read_is_named_and_retried(tmp_path: Path) -> None
 def test_changed_input_is_refused_with_what_changed(tmp_path: Path) -> None:
     source = folder_of_photographs(tmp_path / "in", 3)
     out = tmp_path / "out"
-    curate("run", source, "-o", out, "-r", "photos", "-j", "1", "--json")
+    here("run", source, "-o", out, "-r", "photos", "-j", "1", "--json")
     (source / "000.jpg").write_bytes(photograph(99, side=240))
-    refused = curate("run", source, "-o", out, "-r", "photos", "-j", "1", check=False)
+    refused = here("run", source, "-o", out, "-r", "photos", "-j", "1", check=False)
     assert refused.returncode == 2
     assert "other contents" in refused.stderr
-    curate("run", source, "-o", out, "-r", "photos", "-j", "1", "--fresh", "--json")
+    here("run", source, "-o", out, "-r", "photos", "-j", "1", "--fresh", "--json")
 
 
 def test_a_later_run_is_checked_against_the_index_of_an_earlier_one(tmp_path: Path) -> None:
     index = tmp_path / "index"
     first = folder_of_photographs(tmp_path / "a", 4)
-    curate("run", first, "-o", tmp_path / "one", "-r", "photos", "--add-to-index", index, "-j", "1", "--json")
+    here("run", first, "-o", tmp_path / "one", "-r", "photos", "--add-to-index", index, "-j", "1", "--json")
     second = folder_of_photographs(tmp_path / "b", 4, seed=2)
     told = json.loads(
-        curate(
+        here(
             "run",
             second,
             "-o",
@@ -167,9 +167,9 @@ def test_a_replay_that_keeps_less_writes_shards_from_those_of_the_run(tmp_path: 
     for suffix in ("jpg", "txt"):
         (source / f"copy.{suffix}").write_bytes((source / f"000.{suffix}").read_bytes())
     (source / "003.txt").write_text("一片彩色的云在很远很远的天边慢慢地飘着")
-    curate("run", source, "-o", tmp_path / "run", "-r", "photos", "-j", "1")
+    here("run", source, "-o", tmp_path / "run", "-r", "photos", "-j", "1")
     # The copy was dropped and its image is in no tar any more; it stays dropped, so nothing is missing.
-    curate("replay", tmp_path / "run", "-o", tmp_path / "less", "--set", "length.longest=16")
+    here("replay", tmp_path / "run", "-o", tmp_path / "less", "--set", "length.longest=16")
     told = json.loads((tmp_path / "less" / "run.json").read_text())
     assert told["counts"] == {"inputs": 5, "kept": 3, "dropped": 2, "failed": 0}
     assert told["bytes_missing"] == 0
@@ -179,7 +179,7 @@ def test_a_replay_that_keeps_less_writes_shards_from_those_of_the_run(tmp_path: 
 def test_without_a_stage_that_writes_captions_they_ship_as_found(tmp_path: Path) -> None:
     source = folder_of_photographs(tmp_path / "in", 2)
     (tmp_path / "bare.yaml").write_text("name: bare\nstages: [decode, jpeg, pair_duplicates]\n")
-    curate("run", source, "-o", tmp_path / "run", "-r", tmp_path / "bare.yaml", "-j", "1")
+    here("run", source, "-o", tmp_path / "run", "-r", tmp_path / "bare.yaml", "-j", "1")
     ledger = pl.read_parquet(tmp_path / "run" / "ledger" / "*.parquet")
     assert ledger["status"].to_list() == ["kept"] * 2
     assert ledger["caption"].equals(ledger["caption_raw"])

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 import webdataset as wds
 
-from tests.conftest import Finished, curate
+from tests.conftest import Finished, here
 
 VERDICT = ["unit", "ordinal", "status", "stage", "reason", "split", "shard"]
 
@@ -71,17 +71,17 @@ def test_personal_metadata_does_not_ship(finished: Finished) -> None:
 
 
 def test_a_second_run_gives_the_same_bytes_and_two_workers_too(finished: Finished, tmp_path: Path) -> None:
-    curate("run", finished.sample, "-o", tmp_path / "b", "--measure-all", "--json", "-j", "2")
+    here("run", finished.sample, "-o", tmp_path / "b", "--measure-all", "--json", "-j", "2")
     assert shards(tmp_path / "b") == shards(finished.run)
     assert ledger(tmp_path / "b").equals(ledger(finished.run))
 
 
 def test_running_again_on_a_finished_run_does_nothing_and_another_recipe_is_refused(finished: Finished) -> None:
     before = shards(finished.run)
-    again = curate("run", finished.sample, "-o", finished.run, "--measure-all", "--json", "-j", "1")
+    again = here("run", finished.sample, "-o", finished.run, "--measure-all", "--json", "-j", "1")
     assert json.loads(again.stdout)["created"] == finished.told["created"]
     words = ("run", finished.sample, "-o", finished.run, "--measure-all", "--set", "score.threshold=0.5")
-    refused = curate(*words, check=False)
+    refused = here(*words, check=False)
     assert refused.returncode == 2
     assert "score.threshold was 0.3, now 0.5" in refused.stderr
     assert "--fresh" in refused.stderr
@@ -93,8 +93,8 @@ def test_running_again_on_a_finished_run_does_nothing_and_another_recipe_is_refu
 )
 def test_replay_gives_what_a_full_run_would(finished: Finished, tmp_path: Path, changes: list[str]) -> None:
     sets = [word for change in changes for word in ("--set", change)]
-    curate("replay", finished.run, "-o", tmp_path / "replayed", *sets, "--json")
-    curate("run", finished.sample, "-o", tmp_path / "full", *sets, "--measure-all", "--json", "-j", "1")
+    here("replay", finished.run, "-o", tmp_path / "replayed", *sets, "--json")
+    here("run", finished.sample, "-o", tmp_path / "full", *sets, "--measure-all", "--json", "-j", "1")
     one, two = ledger(tmp_path / "replayed"), ledger(tmp_path / "full")
     assert one.select(VERDICT).equals(two.select(VERDICT))
     told = json.loads((tmp_path / "replayed" / "run.json").read_text())
@@ -109,7 +109,7 @@ def test_replay_gives_what_a_full_run_would(finished: Finished, tmp_path: Path, 
 
 
 def test_replay_says_what_it_cannot_answer(finished: Finished, tmp_path: Path) -> None:
-    refused = curate("replay", finished.run, "-o", tmp_path / "r", "--set", "names.placeholder=X", check=False)
+    refused = here("replay", finished.run, "-o", tmp_path / "r", "--set", "names.placeholder=X", check=False)
     assert refused.returncode == 2
     assert "names.placeholder was '【人名】' and is now 'X'" in refused.stderr
 
@@ -117,12 +117,12 @@ def test_replay_says_what_it_cannot_answer(finished: Finished, tmp_path: Path) -
 def test_why_tells_a_pairs_story(finished: Finished) -> None:
     rows = ledger(finished.run)
     dropped = rows.filter(pl.col("reason") == "low_score").row(0, named=True)
-    story = curate("why", finished.run, dropped["key"][:10]).stdout
+    story = here("why", finished.run, dropped["key"][:10]).stdout
     for word in (dropped["key"], "low_score", "score.threshold = 0.3", dropped["caption_raw"], "not shipped"):
         assert word in story
     kept = rows.filter(pl.col("status") == "kept").row(0, named=True)
-    assert f"shards/{kept['shard']}" in curate("why", finished.run, kept["key"]).stdout
-    missing = curate("why", finished.run, "zzz", check=False)
+    assert f"shards/{kept['shard']}" in here("why", finished.run, kept["key"]).stdout
+    missing = here("why", finished.run, "zzz", check=False)
     assert missing.returncode == 3
     assert "no pair" in missing.stderr
 

@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from tests.conftest import curate
+from tests.conftest import here
 
 CAPTIONS = [
     "记者王志强摄：草地上有一只白色的小狗",
@@ -26,7 +26,7 @@ CAPTIONS = [
 
 def run(tmp_path: Path, source: Path, *words: str) -> list[dict[str, Any]]:
     out = tmp_path / "out.jsonl"
-    curate("text", source, "-o", out, *words)
+    here("text", source, "-o", out, *words)
     return [json.loads(line) for line in out.read_text("utf-8").splitlines()]
 
 
@@ -93,7 +93,12 @@ def test_lines_that_do_not_parse_keep_their_place(tmp_path: Path) -> None:
     told = run(tmp_path, path)
     assert [t["status"] for t in told] == ["kept", "failed", "kept", "failed", "failed"]
     assert [t["reason"] for t in told] == [None, "bad_line", None, "caption_missing", "bad_line"]
-    assert "size" in told[3]["detail"]
+    assert [t["caption"] for t in told] == ["一只小狗在草地上", '{"caption": ', "湖边的小船", '{"size": 3}', "7"]
+    assert [(t["stage"], t["text"], t["spans"]) for t in told if t["status"] == "failed"] == [("read", None, [])] * 3
+    assert len({tuple(t) for t in told}) == 1
+    (tmp_path / "c.csv").write_text("id,caption\n1,湖边的小船\n2\n", "utf-8")
+    short = run(tmp_path, tmp_path / "c.csv")[1]
+    assert (short["caption"], short["status"], short["reason"]) == ("2", "failed", "bad_line")
 
 
 def test_standard_streams_and_surrogates() -> None:
@@ -109,7 +114,7 @@ def test_standard_streams_and_surrogates() -> None:
 
 def test_what_cannot_be_read_or_run_says_so(tmp_path: Path) -> None:
     def refused(*words: Any) -> str:
-        done = curate("text", *words, "-o", tmp_path / "o", check=False)
+        done = here("text", *words, "-o", tmp_path / "o", check=False)
         assert done.returncode in (2, 3)
         return done.stderr
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import polars as pl
@@ -57,7 +58,7 @@ def open_clip_folder(folder: Path) -> Path:
     return folder
 
 
-def chinese_clip_folder(folder: Path) -> Path:
+def chinese_clip_folder(folder: Path, **processor: Any) -> Path:
     """A Chinese-CLIP of a few thousand weights in transformers' format."""
     folder.mkdir()
     vocabulary = save_tokenizer(folder, "".join(CAPTIONS))
@@ -72,7 +73,7 @@ def chinese_clip_folder(folder: Path) -> Path:
     config = ChineseCLIPConfig(text_config=text.to_dict(), vision_config=vision.to_dict(), projection_dim=16)
     ChineseCLIPModel(config).save_pretrained(folder)
     size = {"height": 32, "width": 32}
-    ChineseCLIPImageProcessor(size=size, crop_size=size).save_pretrained(folder)
+    ChineseCLIPImageProcessor(**{"size": size, "crop_size": size, **processor}).save_pretrained(folder)
     return folder
 
 
@@ -148,13 +149,22 @@ def test_a_chinese_clip_folder_gives_what_transformers_gives(tmp_path: Path) -> 
     assert np.abs(scorer.embed_texts(CAPTIONS) - out.text_embeds.numpy()).max() < 1e-5
 
 
+def test_half_precision_moves_scores_a_little(tmp_path: Path) -> None:
+    folder = open_clip_folder(tmp_path / "model")
+    images, _ = pictures(6)
+    full, half = (load_scorer(str(folder), "cpu", 4, precision=p) for p in ("fp32", "bf16"))
+    scores = [s.embed_images(images) @ s.embed_texts(CAPTIONS).T for s in (full, half)]
+    assert scores[1].dtype == np.float32
+    assert 0 < np.abs(scores[0] - scores[1]).max() < 0.03
+
+
 def test_unknown_scorers_say_what_to_do(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"did you mean .*ViT-B-32"):
         load_scorer("ViT-B-31/openai")
     with pytest.raises(RecipeError, match="needs its weights named"):
         load_scorer("ViT-B-32")
     (tmp_path / "x").mkdir()
-    with pytest.raises(RecipeError, match=r"neither open_clip_config\.json"):
+    with pytest.raises(RecipeError, match=r"none of open_clip_config\.json"):
         load_scorer(str(tmp_path / "x"))
     (tmp_path / "x" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(RecipeError, match="'bert' model"):
