@@ -33,6 +33,10 @@ class Look:
     width: int | None = None
     height: int | None = None
     frames: int | None = None
+    colour_space: str | None = None
+    colour_profile: str | None = None
+    bit_depth: int | None = None
+    transparency: float | None = None
     decode_error: str | None = None
     phash: int | None = None
     phash_mirrored: int | None = None
@@ -56,6 +60,8 @@ def look(data: bytes, max_pixels: int) -> Look:
         return found
     found.width, found.height = header.upright()
     found.frames = header.frames
+    found.colour_space, found.colour_profile = header.colour, header.profile or None
+    found.bit_depth, found.transparency = header.depth or None, header.transparency
     grey = cv().cvtColor(seen, cv().COLOR_BGR2GRAY)
     found.sharpness, found.image_entropy, found.saturation = measure(seen, grey)
     for name, value in fingerprint(seen, grey)._asdict().items():
@@ -80,6 +86,7 @@ class Decode(StageModel):
     max_border: float = threshold(1.0, "share of the area that plain borders may take; more drops (1: never)", ge=0)
     min_entropy: float = threshold(0.0, "bits of the grey histogram; less drops (DanQing: 3)", ge=0)
     min_sharpness: float = threshold(0.0, "variance of the Laplacian at the viewing size; less drops", ge=0)
+    max_transparency: float = threshold(1.0, "mean transparency, laid over white; more drops (1: never)", ge=0, le=1)
     allow_animated: bool = threshold(False, "keep the first frame of moving images")
     threads: int = operational(2, "decoding threads per process", ge=1)
 
@@ -108,6 +115,7 @@ class Decode(StageModel):
             "image_too_small": short < self.shorter_side,
             "image_bad_aspect": long > short * self.max_aspect,
             "image_bordered": pl.col("border") > self.max_border,
+            "image_transparent": pl.col("transparency") > self.max_transparency,
             "image_flat": pl.col("image_entropy") < self.min_entropy,
             "image_blurred": pl.col("sharpness") < self.min_sharpness,
         }

@@ -11,7 +11,7 @@ import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
-from . import exif
+from . import exif, icc
 from .jpeg_file import JpegFile, MalformedJpeg
 from .jpeg_file import parse as parse_jpeg
 
@@ -31,6 +31,8 @@ class BadImage(Exception):
 class Header:
     """``width`` and ``height`` in pixels as stored (before ``orientation`` is applied).
 
+    ``colour`` is grey, rgb, palette, cmyk or lab, ``depth`` the bits of a sample (0: unknown), ``profile`` what the
+    colour profile calls itself. ``transparency`` is known once the pixels are: 0 opaque, 1 nothing to be seen.
     ``problem`` says why the file is damaged where its structure shows that; the size may then still be known.
     """
 
@@ -40,8 +42,11 @@ class Header:
     frames: int = 1
     orientation: int = 1
     alpha: bool = False
-    cmyk: bool = False
+    colour: str = "rgb"
+    depth: int = 8
     icc: bytes = b""
+    profile: str = ""
+    transparency: float = 0.0
     jpeg: JpegFile | None = None
     problem: str = ""
 
@@ -77,8 +82,10 @@ def _jpeg(data: bytes) -> Header:
         file.width,
         file.height,
         orientation=file.orientation,
-        cmyk=file.components == 4,
+        colour={1: "grey", 4: "cmyk"}.get(file.components, "rgb"),
+        depth=file.precision,
         icc=file.icc,
+        profile=icc.description(file.icc),
         jpeg=file,
         problem=problem,
     )
@@ -107,16 +114,17 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
 
 
 _MAX_ICC = 4 << 20
+_PNG_COLOURS = {0: "grey", 2: "rgb", 3: "palette", 4: "grey", 6: "rgb"}
 
 
 def _png(data: bytes) -> Header:
-    width = height = colour = 0
-    frames, turn, alpha, icc, problem = 1, 1, False, b"", ""
+    width = height = colour = depth = 0
+    frames, turn, alpha, profile, name, problem = 1, 1, False, b"", "", ""
     pixels = False
     try:
         for kind, start, end in _png_chunks(data):
             if kind == b"IHDR" and end - start == 13:
-                width, height, _, colour = struct.unpack_from(">IIBB", data, start)
+                width, height, depth, colour = struct.unpack_from(">IIBB", data, start)
                 alpha = colour in (4, 6)
             elif kind == b"tRNS":
                 alpha = True
@@ -125,14 +133,18 @@ def _png(data: bytes) -> Header:
             elif kind == b"eXIf":
                 turn = exif.orientation(data[start:end])
             elif kind == b"iCCP":
-                icc = _inflate(data[start:end].partition(b"\0")[2][1:])
+                profile = _inflate(data[start:end].partition(b"\0")[2][1:])
+                name = icc.description(profile)
+            elif kind == b"sRGB":
+                name = "sRGB"
             elif kind == b"IDAT":
                 pixels = True
         if not pixels:
             problem = "the PNG has no image data (IDAT)"
     except _Damaged as error:
         problem = str(error)
-    return Header("png", width, height, frames, turn, alpha, icc=icc, problem=problem)
+    shade = _PNG_COLOURS.get(colour, "rgb")
+    return Header("png", width, height, frames, turn, alpha, shade, depth, profile, name, problem=problem)
 
 
 def _inflate(packed: bytes) -> bytes:
@@ -149,7 +161,7 @@ def _webp(data: bytes) -> Header:
     declared = int.from_bytes(data[4:8], "little") + 8
     problem = f"the WebP has {len(data):,} of {declared:,} bytes: truncated" if declared > len(data) else ""
     width = height = frames = 0
-    turn, alpha, icc = 1, False, b""
+    turn, alpha, profile = 1, False, b""
     at = 12
     while at + 8 <= min(declared, len(data)):
         kind, size = data[at : at + 4], int.from_bytes(data[at + 4 : at + 8], "little")
@@ -170,9 +182,10 @@ def _webp(data: bytes) -> Header:
         elif kind == b"EXIF":
             turn = exif.orientation(data[start:end].removeprefix(b"Exif\0\0"))
         elif kind == b"ICCP":
-            icc = data[start:end]
+            profile = data[start:end]
         at = end + size % 2
-    return Header("webp", width, height, max(1, frames), turn, alpha, icc=icc, problem=problem)
+    name = icc.description(profile)
+    return Header("webp", width, height, max(1, frames), turn, alpha, icc=profile, profile=name, problem=problem)
 
 
 _READERS = {"jpeg": _jpeg, "png": _png, "webp": _webp}

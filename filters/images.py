@@ -6,6 +6,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import lru_cache
 from threading import Lock
 from typing import TypeVar
@@ -38,11 +39,13 @@ def load(
     header = pixels.read_header(data, kind, max_pixels)
     if header.problem:
         raise BadImage("corrupt", header.problem, header.upright() if header.width and header.height else None)
-    if not header.cmyk and not (ships and _foreign(header.icc)):
-        seen = pixels.decode(data, header, short, long, ships=ships)
-        if seen is not None:
-            return header, seen
-    return header, isolated.shared().decode(data, kind, short, long, max_pixels)[1]
+    elsewhere = header.colour == "cmyk" or (ships and _foreign(header.icc))
+    if not elsewhere and pixels.working_bytes(header, short, long) <= pixels.IN_PROCESS_BYTES:
+        found = pixels.decode(data, header, short, long, ships=ships)
+        if found is not None:
+            return (replace(header, transparency=found[1]) if found[1] else header), found[0]
+    told, seen = isolated.shared().decode(data, kind, short, long, max_pixels)
+    return replace(header, transparency=told.transparency), seen
 
 
 def _foreign(icc: bytes) -> bool:

@@ -51,7 +51,7 @@ class IsolatedDecoder:
             raise BadImage(why, message, tuple(size) if size else None)
         width, height = meta["shown"]
         pixels = np.frombuffer(body, np.uint8).reshape(height, width, 3)
-        return Header(kind, meta["width"], meta["height"], meta["frames"]), pixels
+        return Header(format=kind, **meta["header"]), pixels
 
     def _call(self, ask: dict[str, Any], data: bytes, kind: str) -> tuple[dict[str, Any], bytes]:
         line = self._line or self._start()
@@ -141,8 +141,7 @@ def _serve(line: socket.socket) -> None:
         except BadImage as error:
             _send(line, {"bad": [error.kind, error.message, error.size]}, b"")
             continue
-        meta = {"width": found.width, "height": found.height, "frames": found.frames, "shown": found.shown}
-        _send(line, meta, found.bgr)
+        _send(line, {"header": found.header, "shown": found.shown}, found.bgr)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from . import exif
 _TEM, _SOI, _EOI, _SOS, _COM = 0x01, 0xD8, 0xD9, 0xDA, 0xFE
 _APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
 _FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
+_PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 # In entropy-coded data FF is followed by 00 or a restart marker; anything else is a real marker.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _ICC = b"ICC_PROFILE\0"
@@ -53,6 +54,16 @@ class JpegFile:
     complete: bool
     clean: bool
     end: int
+
+    @property
+    def progressive(self) -> bool:
+        """Whether it comes in several passes, so that a decoder has to hold all of it."""
+        return any(s.marker in _PROGRESSIVE for s in self.segments)
+
+    @property
+    def scans(self) -> int:
+        """Passes over the picture: 1 to 3 of a baseline file, about 10 of a progressive one."""
+        return sum(s.marker == _SOS for s in self.segments)
 
     @property
     def usual(self) -> bool:

@@ -5,9 +5,12 @@ from __future__ import annotations
 import io
 import warnings
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Any
 
 from PIL import Image, ImageCms, ImageOps, UnidentifiedImageError
 
+from . import icc
 from .image_header import BadImage, check_pixels
 
 # Only these decoders are ever tried: Pillow's full list includes some that start other programs.
@@ -19,6 +22,7 @@ _PLUGINS = {
     "bmp": ("BMP",),
     "tiff": ("TIFF",),
     "avif": ("AVIF",),
+    "heif": ("HEIF",),
     "jp2": ("JPEG2000",),
     "ico": ("ICO",),
 }
@@ -26,11 +30,9 @@ _PLUGINS = {
 
 @dataclass(frozen=True)
 class Decoded:
-    """``width`` and ``height`` of the upright image before it was shrunk; ``bgr`` is ``shown`` pixels, row by row."""
+    """``header``: fields of ``image_header.Header``, upright; ``bgr``: ``shown`` (width, height) pixels, row by row."""
 
-    width: int
-    height: int
-    frames: int
+    header: dict[str, Any]
     shown: tuple[int, int]
     bgr: bytes
 
@@ -38,6 +40,8 @@ class Decoded:
 def decode(data: bytes, kind: str, short: int, long: int, max_pixels: int) -> Decoded:
     """The first frame: upright, in sRGB, transparency over white, shrunk to fit ``short`` and ``long``."""
     Image.MAX_IMAGE_PIXELS = None
+    if kind == "heif" and not _reads_heif():
+        raise BadImage("unsupported", "HEIF (HEIC) is decoded where pillow-heif is installed: pip install pillow-heif")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -46,6 +50,7 @@ def decode(data: bytes, kind: str, short: int, long: int, max_pixels: int) -> De
                 frames = 1 if kind in ("jpeg", "ico") else int(getattr(image, "n_frames", 1))
                 image.seek(0)
                 image.load()
+                facts = {"frames": frames, **_colour(image, kind, data)}
                 shown = ImageOps.exif_transpose(_rgb(image))
         except BadImage:
             raise
@@ -60,7 +65,49 @@ def decode(data: bytes, kind: str, short: int, long: int, max_pixels: int) -> De
     if scale < 1:
         size = (max(1, round(width * scale)), max(1, round(height * scale)))
         shown = shown.resize(size, Image.Resampling.BOX)
-    return Decoded(width, height, frames, shown.size, shown.tobytes("raw", "BGR"))
+    return Decoded({"width": width, "height": height, **facts}, shown.size, shown.tobytes("raw", "BGR"))
+
+
+@lru_cache(maxsize=1)
+def _reads_heif() -> bool:
+    try:
+        from pillow_heif import register_heif_opener
+    except ImportError:
+        return False
+    register_heif_opener(thumbnails=False)
+    return True
+
+
+_COLOURS = {"1": "grey", "L": "grey", "LA": "grey", "I": "grey", "F": "grey", "P": "palette", "PA": "palette"}
+_COLOURS |= {"CMYK": "cmyk", "LAB": "lab"}
+_DEPTHS = {"1": 1, "I": 32, "F": 32}
+
+
+def _colour(image: Image.Image, kind: str, data: bytes) -> dict[str, Any]:
+    """``colour``, ``depth``, ``profile``, ``alpha`` and ``transparency`` of an opened image, as in ``Header``."""
+    mode, clear = image.mode, 0.0
+    if image.has_transparency_data:
+        histogram = image.convert("RGBA").getchannel("A").histogram()
+        clear = round(1 - sum(level * n for level, n in enumerate(histogram)) / (255 * sum(histogram)), 4)
+    return {
+        "colour": "grey" if mode.startswith("I;16") else _COLOURS.get(mode, "rgb"),
+        "depth": _stored_depth(image, kind, data) or (16 if mode.startswith("I;16") else _DEPTHS.get(mode, 8)),
+        "profile": icc.description(image.info.get("icc_profile") or b""),
+        "alpha": image.has_transparency_data,
+        "transparency": clear,
+    }
+
+
+def _stored_depth(image: Image.Image, kind: str, data: bytes) -> int:
+    """Bits of a sample as the file has them, where Pillow hands out 8 whatever they were; 0 where it is not said."""
+    if kind == "tiff":
+        bits = getattr(image, "tag_v2", {}).get(258, (0,))
+        return int(bits[0] if isinstance(bits, tuple) else bits)
+    at = data.find({"avif": b"pixi", "heif": b"pixi", "jp2": b"ihdr"}.get(kind, b"\0none"), 0, 1 << 16)
+    if at < 0:
+        return 0
+    # pixi (ISO 23008-12, 6.5.6): version and flags, channels, bits of each; ihdr (15444-1, I.5.3.1): bits less one.
+    return data[at + 9] if kind != "jp2" else (data[at + 14] & 0x7F) + 1
 
 
 def _rgb(image: Image.Image) -> Image.Image:

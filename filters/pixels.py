@@ -1,8 +1,8 @@
 """From a file's bytes to upright 8-bit pixels at the size that is needed, whatever the file is.
 
-JPEG, PNG and WebP are decoded by OpenCV in this process (the bulk of the web); every other kind, CMYK
-and foreign colour profiles go to Pillow in an isolated process (``isolated.py``). OpenCV is used
-without its own threads: the stages run one thread per image.
+JPEG, PNG and WebP are decoded by OpenCV in this process (the bulk of the web); every other kind, CMYK,
+foreign colour profiles and whatever would take much memory go to Pillow in an isolated process whose
+memory is capped (``isolated.py``). OpenCV is used without its own threads: the stages run one thread per image.
 """
 
 from __future__ import annotations
@@ -20,7 +20,13 @@ Pixels = NDArray[np.uint8]
 """(height, width, 3), blue-green-red, upright, transparency laid over white."""
 
 IN_PROCESS = frozenset(("jpeg", "png", "webp"))
-ISOLATED = frozenset(("gif", "bmp", "tiff", "avif", "jp2", "ico"))
+ISOLATED = frozenset(("gif", "bmp", "tiff", "avif", "heif", "jp2", "ico"))
+
+IN_PROCESS_BYTES = 256 << 20
+"""Bytes: an image that takes more while it is decoded goes to the isolated process."""
+MAX_SCANS = 100
+"""Scans of a JPEG: encoders make up to 14; a small file of thousands keeps a decoder busy for minutes."""
+_ROWS = 256
 
 
 @lru_cache(maxsize=1)
@@ -49,11 +55,27 @@ def read_header(data: bytes, kind: str, max_pixels: int) -> Header:
     """The header of an image that is decoded in this process; bombs are refused first, then damage."""
     header = image_header.read(data, kind)
     check_pixels(*header.upright(), max_pixels)
+    if header.jpeg and header.jpeg.scans > MAX_SCANS:
+        message = f"{header.jpeg.scans:,} scans, at most {MAX_SCANS} are decoded: each is a pass over the whole picture"
+        raise BadImage("bomb", message, header.upright())
     return header
 
 
-def decode(data: bytes, header: Header, short: int, long: int, *, ships: bool = False) -> Pixels | None:
-    """Pixels of a ``jpeg``, ``png`` or ``webp``, shrunk while they are decoded where the codec can.
+def working_bytes(header: Header, short: int, long: int) -> int:
+    """About how much memory decoding a ``jpeg``, ``png`` or ``webp`` takes, before it is shrunk.
+
+    A progressive JPEG holds all its coefficients (2 bytes each) whatever the size asked for; a PNG with
+    transparency or WebP its pixels and what they are laid over.
+    """
+    area = header.width * header.height
+    if header.format == "jpeg":
+        whole = header.jpeg is not None and header.jpeg.progressive
+        return 3 * area // reduction(header.width, header.height, short, long) ** 2 + (6 * area if whole else 0)
+    return area * ((4 * max(1, header.depth // 8) + 4) if header.alpha else 4)
+
+
+def decode(data: bytes, header: Header, short: int, long: int, *, ships: bool = False) -> tuple[Pixels, float] | None:
+    """Pixels and mean transparency of a ``jpeg``, ``png`` or ``webp``, shrunk while decoded where the codec can.
 
     The result fits ``short`` on its shorter and ``long`` on its longer side; it is never enlarged.
     None where OpenCV refuses the data: Pillow then says why, or reads it after all.
@@ -71,7 +93,8 @@ def decode(data: bytes, header: Header, short: int, long: int, *, ships: bool = 
         return None
     if raw is None:
         return None
-    return upright(shrink(flatten(raw), short, long, ships=ships), header.orientation)
+    seen, transparency = flatten(raw)
+    return upright(shrink(seen, short, long, ships=ships), header.orientation), transparency
 
 
 def reduction(width: int, height: int, short: int, long: int) -> int:
@@ -101,22 +124,27 @@ def shrink(pixels: Pixels, short: int, long: int, *, ships: bool = True) -> Pixe
     return out
 
 
-def flatten(raw: NDArray[Any]) -> Pixels:
-    """8-bit blue-green-red from what OpenCV gives: grey, 16-bit, with or without transparency (over white)."""
+def flatten(raw: NDArray[Any]) -> tuple[Pixels, float]:
+    """8-bit blue-green-red from what OpenCV gives: grey, 16-bit, with or without transparency (over white).
+
+    The second value is the mean transparency, 0 (opaque) to 1.
+    """
     if raw.dtype == np.uint16:
         raw = (raw >> 8).astype(np.uint8)
     elif raw.dtype != np.uint8:
         raise BadImage("unsupported", f"pixels of type {raw.dtype}")
     if raw.ndim == 2 or raw.shape[2] == 1:
         grey: Pixels = cv().cvtColor(raw, cv().COLOR_GRAY2BGR)
-        return grey
+        return grey, 0.0
     if raw.shape[2] == 3:
-        return raw
-    if raw.shape[2] == 2:
-        raw = np.dstack([raw[..., :1]] * 3 + [raw[..., 1:]])
-    alpha = raw[..., 3:].astype(np.uint16)
-    over = (raw[..., :3] * alpha + 255 * (255 - alpha) + 127) // 255
-    return over.astype(np.uint8)
+        return raw, 0.0
+    transparency = round(1 - float(raw[..., -1].mean()) / 255, 4)
+    out = np.empty((*raw.shape[:2], 3), np.uint8)
+    for top in range(0, len(raw), _ROWS):  # in pieces: the products have 16 bits
+        piece = raw[top : top + _ROWS]
+        alpha = piece[..., -1:].astype(np.uint16)
+        out[top : top + _ROWS] = (piece[..., :-1] * alpha + 255 * (255 - alpha) + 127) // 255
+    return out, transparency
 
 
 def upright(pixels: Pixels, orientation: int) -> Pixels:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import io
 import struct
+import sys
 import zlib
 from typing import Any
 
@@ -10,8 +11,9 @@ import numpy as np
 import polars as pl
 import pytest
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageCms, ImageDraw
 
+from tuwen.filters import icc, pillow_decode, pixels
 from tuwen.filters.decode import Decode, look
 from tuwen.filters.image_header import BadImage
 from tuwen.filters.image_measures import measure
@@ -96,6 +98,91 @@ def test_transparency_lies_over_white(kind: str) -> None:
     image.putalpha(0)
     _, pixels = load(saved(image, kind), 300, 400)
     assert pixels.min() >= 250
+
+
+COLOURS = [
+    ("JPEG", "RGB", "rgb", 8),
+    ("JPEG", "L", "grey", 8),
+    ("JPEG", "CMYK", "cmyk", 8),
+    ("PNG", "P", "palette", 8),
+    ("PNG", "1", "grey", 1),
+    ("PNG", "I;16", "grey", 16),
+    ("PNG", "LA", "grey", 8),
+    ("WEBP", "RGBA", "rgb", 8),
+    ("GIF", "P", "palette", 8),
+    ("TIFF", "CMYK", "cmyk", 8),
+    ("TIFF", "I;16", "grey", 16),
+    ("TIFF", "LAB", "lab", 8),
+    ("AVIF", "RGB", "rgb", 8),
+    ("JPEG2000", "L", "grey", 8),
+]
+
+
+@pytest.mark.parametrize(("kind", "mode", "colour", "depth"), COLOURS)
+def test_the_samples_of_a_file_are_named(kind: str, mode: str, colour: str, depth: int) -> None:
+    image = Image.new(mode, (120, 120))
+    found = look(saved(image, kind, **({"bits": depth} if (kind, mode) == ("PNG", "P") else {})), MAX_PIXELS)
+    assert (found.decode_error, found.colour_space, found.bit_depth) == (None, colour, depth)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF", "AVIF"])
+def test_a_colour_profile_is_named(kind: str) -> None:
+    icc = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    assert look(saved(photo(), kind, icc_profile=icc), MAX_PIXELS).colour_profile == "sRGB built-in"
+    assert look(saved(photo(), kind), MAX_PIXELS).colour_profile is None
+
+
+def test_names_of_profiles_in_both_versions_and_of_damaged_ones() -> None:
+    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+    text = b"Display P3"
+    old = b"desc" + b"\0" * 4 + (len(text) + 1).to_bytes(4, "big") + text + b"\0"
+    head = profile[:128] + (1).to_bytes(4, "big") + b"desc" + (144).to_bytes(4, "big") + len(old).to_bytes(4, "big")
+    assert icc.description(head + old) == "Display P3"
+    assert icc.description(profile) == "sRGB built-in"
+    assert [icc.description(profile[:n]) for n in (0, 100, 131, 140)] == [""] * 4
+    assert icc.valid(profile)
+    assert not icc.valid(profile + b"a place")
+    assert not icc.valid(b"\0" * 500)
+
+
+@pytest.mark.parametrize("kind", ["PNG", "WEBP", "GIF", "TIFF", "AVIF"])
+def test_transparency_is_measured_and_may_drop(kind: str) -> None:
+    image = photo(400, 300).convert("RGBA")
+    image.paste((0, 0, 0, 0), (0, 0, 100, 300))
+    clear, opaque = saved(image, kind), saved(photo(400, 300).convert("RGBA"), kind)
+    out = judged(clear, opaque, saved(photo(), "JPEG"), max_transparency=0.2)
+    assert out["transparency"].to_list() == pytest.approx([0.25, 0, 0], abs=0.005)
+    assert out["reason"].to_list() == ["image_transparent", None, None]
+
+
+def test_large_images_are_decoded_where_memory_is_capped(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = [saved(photo(), "JPEG", progressive=True), saved(photo().convert("RGBA"), "PNG"), saved(photo(), "WEBP")]
+    here = [load(data, 256, 1024) for data in files]
+    monkeypatch.setattr(pixels, "IN_PROCESS_BYTES", 100_000)
+    monkeypatch.setattr(pixels, "decode", None)
+    for data, (header, seen) in zip(files, here, strict=True):
+        again, there = load(data, 256, 1024)
+        assert again == header
+        assert np.abs(there.astype(int) - seen).mean() < 3
+
+
+def test_heif_is_read_where_its_library_is_there() -> None:
+    heif = pytest.importorskip("pillow_heif")
+    out = io.BytesIO()
+    heif.from_pillow(photo()).save(out, quality=90)
+    found = look(out.getvalue(), MAX_PIXELS)
+    assert (found.decode_error, found.format, found.width, found.height) == (None, "heif", 400, 300)
+    assert (found.colour_space, found.bit_depth, found.frames) == ("rgb", 8, 1)
+    assert (found.phash ^ look(saved(photo(), "PNG"), MAX_PIXELS).phash).bit_count() <= 4  # type: ignore[operator]
+
+
+def test_without_that_library_the_reason_names_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    pillow_decode._reads_heif.cache_clear()
+    with pytest.raises(BadImage, match="pip install pillow-heif") as caught:
+        pillow_decode.decode(b"\0\0\0\x18ftypheic", "heif", 256, 1024, MAX_PIXELS)
+    assert caught.value.kind == "unsupported"
+    pillow_decode._reads_heif.cache_clear()
 
 
 @pytest.mark.parametrize("turn", range(1, 9))
@@ -285,8 +372,8 @@ def test_a_decoder_that_dies_or_hangs_costs_one_image(monkeypatch: pytest.Monkey
 
 
 def test_thresholds_can_be_replayed() -> None:
-    expected = {"shorter_side", "max_aspect", "max_border", "min_entropy", "min_sharpness", "allow_animated"}
-    assert Decode.thresholds() == expected
+    expected = {"shorter_side", "max_aspect", "max_border", "min_entropy", "min_sharpness", "max_transparency"}
+    assert Decode.thresholds() == expected | {"allow_animated"}
     assert judged(saved(photo(99, 99), "PNG"), shorter_side=99)["status"].to_list() == [None]
     out = judged(saved(Image.new("L", (200, 200)), "PNG"), min_entropy=3.0)
     assert out["reason"].to_list() == ["image_flat"]
