@@ -56,10 +56,17 @@ def _ends(grey: NDArray[np.uint8], axis: int) -> tuple[int, int]:
     """First line that is not of the border at the start, and one past the last, of rows (axis 1) or columns (0)."""
     cv2 = cv()
     lines = grey if axis else grey.T
+    if not _plain(lines[:1]) and not _plain(lines[-1:]):
+        return 0, len(lines)
     means = cv2.reduce(grey, axis, cv2.REDUCE_AVG, dtype=cv2.CV_64F).ravel()
     squares = cv2.reduce(grey, axis, cv2.REDUCE_SUM2, dtype=cv2.CV_64F).ravel() / grey.shape[axis]
     plain = squares - means**2 <= FLAT**2
     return _end(lines, means, plain), len(means) - _end(lines[::-1], means[::-1], plain[::-1])
+
+
+def _plain(line: NDArray[np.uint8]) -> bool:
+    """Whether an outermost line may be a border's; most pictures end here."""
+    return bool(cv().meanStdDev(line)[1][0, 0] <= FLAT + 0.01)
 
 
 def _end(lines: NDArray[np.uint8], means: NDArray[np.float64], plain: NDArray[np.bool_]) -> int:

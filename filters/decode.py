@@ -14,14 +14,16 @@ from typing import ClassVar
 import polars as pl
 from pydantic import Field
 
-from ..pipeline.columns import COLUMNS
+from ..pipeline.columns import COLUMNS, without
 from ..pipeline.stage import StageModel, operational, threshold
 from . import image_kind
 from .fingerprint import fingerprint
 from .image_header import BadImage
 from .image_measures import measure
-from .images import MAX_PIXELS, map_images, view
-from .pixels import cv
+from .images import MAX_PIXELS, VIEW_SHORT, map_images, view
+from .pixels import cv, halved
+
+_MISSING = "the pair reached decode without image bytes: put fetch before it in the recipe"
 
 
 @dataclass
@@ -63,8 +65,9 @@ def look(data: bytes, max_pixels: int) -> Look:
     found.colour_space, found.colour_profile = header.colour, header.profile or None
     found.bit_depth, found.transparency = header.depth or None, header.transparency
     grey = cv().cvtColor(seen, cv().COLOR_BGR2GRAY)
-    found.sharpness, found.image_entropy, found.saturation = measure(seen, grey)
-    for name, value in fingerprint(seen, grey)._asdict().items():
+    half = halved(seen, VIEW_SHORT // 2)
+    found.sharpness, found.image_entropy, found.saturation = measure(half, grey)
+    for name, value in fingerprint(seen, grey, half)._asdict().items():
         setattr(found, name, value)
     return found
 
@@ -95,14 +98,10 @@ class Decode(StageModel):
         images = batch["image"].to_list()
         looks = map_images(lambda data: None if data is None else look(data, self.max_pixels), images, self.threads)
         found = {name: [getattr(one, name, None) for one in looks] for name in self.adds}
-        return batch.with_columns(
-            *(pl.Series(name, values, dtype=COLUMNS[name].dtype) for name, values in found.items()),
-            failure=pl.when(pl.col("image").is_null()).then(pl.lit("image_missing")),
-        ).with_columns(
-            detail=pl.when(pl.col("image").is_null())
-            .then(pl.lit("the pair reached decode without image bytes: put fetch before it in the recipe"))
-            .otherwise(pl.coalesce("decode_error", pl.lit(None, dtype=pl.String)))
-        )
+        found["failure"] = [None if one else "image_missing" for one in looks]
+        found["detail"] = [one.decode_error if one else _MISSING for one in looks]
+        types = {name: COLUMNS[name].dtype if name in COLUMNS else pl.String for name in found}
+        return without(batch, *found).hstack([pl.Series(name, values, types[name]) for name, values in found.items()])
 
     def reasons(self) -> Mapping[str, pl.Expr]:
         error = pl.col("decode_error").str

@@ -28,13 +28,16 @@ class Fingerprint(NamedTuple):
     border: float
 
 
-def fingerprint(pixels: Pixels, grey: NDArray[np.uint8]) -> Fingerprint:
-    """The fingerprint of a picture (height, width, 3) and its grey form (height, width), both 8 bits."""
+def fingerprint(pixels: Pixels, grey: NDArray[np.uint8], half: Pixels | None = None) -> Fingerprint:
+    """The fingerprint of a picture (height, width, 3) and its grey form (height, width), both 8 bits.
+
+    ``half`` is the picture ``halved``, where the caller has that already.
+    """
     whole, mirrored = phashes(grey)
     box = inside(grey)
     picture = cut(grey, box)
     border = round(1 - picture.size / grey.size, 4)
+    grid = image_grid(pixels if half is None else half)
     if not border:
-        return Fingerprint(whole, mirrored, None, image_grid(pixels), None, 0.0)
-    within = image_grid(cut(pixels, box))
-    return Fingerprint(whole, mirrored, phashes(picture)[0], image_grid(pixels), within, border)
+        return Fingerprint(whole, mirrored, None, grid, None, 0.0)
+    return Fingerprint(whole, mirrored, phashes(picture)[0], grid, image_grid(cut(pixels, box)), border)

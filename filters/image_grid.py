@@ -11,7 +11,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from .pixels import Pixels, cv
+from .pixels import Pixels, cv, halved
 
 SIDE = 6
 CELLS = SIDE * SIDE
@@ -36,7 +36,7 @@ Grids = npt.NDArray[np.uint8]
 def image_grid(pixels: Pixels) -> bytes:
     """The grid of a picture of any size: 36 bytes of Y, then of Cr, then of Cb, row by row."""
     cv2 = cv()
-    small = cv2.resize(pixels, (SIDE, SIDE), interpolation=cv2.INTER_AREA)
+    small = cv2.resize(halved(pixels, 8 * SIDE), (SIDE, SIDE), interpolation=cv2.INTER_AREA)
     return bytes(cv2.cvtColor(small, cv2.COLOR_BGR2YCrCb).reshape(CELLS, 3).T.tobytes())
 
 

@@ -72,6 +72,11 @@ class _Recent:
                 self._views.popitem(last=False)
         return found
 
+    def header(self, sha256: str | None, max_pixels: int) -> Header | None:
+        with self._lock:
+            found = self._views.get((sha256 or "", max_pixels))
+        return found[0] if found else None
+
     def clear(self) -> None:
         with self._lock:
             self._views.clear()
@@ -84,6 +89,11 @@ _recent = _Recent(64)
 def view(sha256: str, data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Header, Pixels]:
     """``load`` at the measuring size; the pixels are shared, so do not write to them."""
     return _recent.get(sha256, data, max_pixels)
+
+
+def seen(sha256: str | None, max_pixels: int = MAX_PIXELS) -> Header | None:
+    """The header of an image that an earlier stage of this batch has just viewed, if it is still at hand."""
+    return _recent.header(sha256, max_pixels)
 
 
 @lru_cache(maxsize=1)

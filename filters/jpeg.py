@@ -6,16 +6,17 @@ else is decoded, turned upright, brought to sRGB and the size limit, and encoded
 
 from __future__ import annotations
 
-from typing import ClassVar, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import polars as pl
 from pydantic import Field
 
-from ..pipeline.columns import COLUMNS
+from ..pipeline.columns import COLUMNS, without
 from ..pipeline.stage import StageModel, operational
 from . import image_kind, jpeg_file, pixels
 from .image_header import BadImage
-from .images import MAX_PIXELS, load, map_images
+from .images import MAX_PIXELS, load, map_images, seen
+from .jpeg_file import JpegFile
 from .pixels import Pixels
 
 _LOWER_QUALITIES = (75, 60, 45)
@@ -32,30 +33,35 @@ class Shipped(NamedTuple):
     detail: str | None = None
 
 
-def ship(data: bytes, longest_side: int, max_bytes: int, quality: int, max_pixels: int) -> Shipped:
+def ship(
+    data: bytes, longest_side: int, max_bytes: int, quality: int, max_pixels: int, file: JpegFile | None = None
+) -> Shipped:
     """``data`` as a JPEG within the limits: untouched, stripped of metadata, or encoded anew.
+
+    ``file`` is its structure where an earlier stage has parsed it.
 
     A picture that its EXIF orientation turns is encoded anew: training loaders differ in whether they
     honour the tag, and turning without loss works only where both sides are multiples of the block.
     """
-    fine = _as_it_is(data, longest_side, max_bytes)
+    fine = _as_it_is(data, longest_side, max_bytes, file)
     if fine:
         return fine
     try:
-        _, seen = load(data, longest_side, longest_side, max_pixels, ships=True)
+        _, picture = load(data, longest_side, longest_side, max_pixels, ships=True)
     except BadImage as error:
         return Shipped(failure=f"image_{error.kind}", detail=error.message)
-    out, shown = encode(seen, quality, max_bytes)
+    out, shown = encode(picture, quality, max_bytes)
     return Shipped(out, "encoded", shown.shape[1], shown.shape[0])
 
 
-def _as_it_is(data: bytes, longest_side: int, max_bytes: int) -> Shipped | None:
+def _as_it_is(data: bytes, longest_side: int, max_bytes: int, file: JpegFile | None) -> Shipped | None:
     if image_kind.sniff(data) != "jpeg":
         return None
-    try:
-        file = jpeg_file.parse(data)
-    except jpeg_file.MalformedJpeg:
-        return None
+    if file is None or not jpeg_file.fits(data, file):
+        try:
+            file = jpeg_file.parse(data)
+        except jpeg_file.MalformedJpeg:
+            return None
     whole = file.complete and file.clean and file.usual and file.orientation == 1
     if not whole or max(file.width, file.height) > longest_side:
         return None
@@ -97,14 +103,20 @@ class Jpeg(StageModel):
     def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
         """The image column as it ships; a row whose image cannot be decoded fails and keeps its bytes."""
 
-        def one(data: bytes | None) -> Shipped:
+        def one(pair: tuple[bytes | None, str | None]) -> Shipped:
+            data, sha256 = pair
             if data is None:
                 return Shipped(failure="image_missing", detail="the pair reached jpeg without image bytes")
-            return ship(data, self.longest_side, self.max_bytes, self.quality, self.max_pixels)
+            header = seen(sha256, self.max_pixels)
+            file = header.jpeg if header else None
+            return ship(data, self.longest_side, self.max_bytes, self.quality, self.max_pixels, file)
 
-        found = map_images(one, batch["image"].to_list(), self.threads)
-        columns = {name: [getattr(f, name) for f in found] for name in Shipped._fields}
-        made = pl.DataFrame(
-            {n: pl.Series(n, v, dtype=COLUMNS[n].dtype if n in COLUMNS else pl.String) for n, v in columns.items()}
-        )
-        return batch.with_columns(made).with_columns(image_bytes=pl.col("image").bin.size())
+        received = batch["image"].to_list()
+        known = batch["image_sha256"].to_list() if "image_sha256" in batch.columns else [None] * len(received)
+        found = map_images(one, list(zip(received, known, strict=True)), self.threads)
+        columns: dict[str, list[Any]] = {name: [getattr(f, name) for f in found] for name in Shipped._fields}
+        columns["image_bytes"] = [None if f.image is None else len(f.image) for f in found]
+        types = {name: COLUMNS[name].dtype if name in COLUMNS else pl.String for name in columns}
+        if all(f.jpeg == "passed" for f in found):
+            del columns["image"]
+        return without(batch, *columns).hstack([pl.Series(name, v, types[name]) for name, v in columns.items()])

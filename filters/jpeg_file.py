@@ -41,7 +41,7 @@ class JpegFile:
 
     ``complete`` is false where the data ends before the end marker, ``clean`` where bytes that belong
     to no segment had to be skipped, as decoders do. ``end`` is where the image ends: what lies behind
-    it is no part of the picture (other pictures, videos, place tags of phones).
+    it is no part of the picture (other pictures, videos, place tags of phones); ``length`` is the file's.
     """
 
     segments: tuple[Segment, ...]
@@ -54,6 +54,7 @@ class JpegFile:
     complete: bool
     clean: bool
     end: int
+    length: int
 
     @property
     def progressive(self) -> bool:
@@ -100,6 +101,11 @@ def parse(data: bytes) -> JpegFile:
     return _describe(data, tuple(segments), complete, clean, min(at, len(data)))
 
 
+def fits(data: bytes, file: JpegFile) -> bool:
+    """Whether ``file`` describes ``data`` too: as long, and the same marker before each segment."""
+    return file.length == len(data) and all(data[s.body - 3] == s.marker for s in file.segments)
+
+
 def _describe(data: bytes, segments: tuple[Segment, ...], complete: bool, clean: bool, end: int) -> JpegFile:
     frame = next((s for s in segments if s.marker in _FRAMES and s.end - s.body >= 6), None)
     precision, height, width, components = struct.unpack_from(">BHHB", data, frame.body) if frame else (0, 0, 0, 0)
@@ -110,7 +116,7 @@ def _describe(data: bytes, segments: tuple[Segment, ...], complete: bool, clean:
         elif s.marker == _APP2 and data.startswith(_ICC, s.body):
             icc.append((data[s.body + 12 : s.body + 13], data[s.body + 14 : s.end]))
     profile = b"".join(part for _, part in sorted(icc))
-    return JpegFile(segments, width, height, components, precision, turn, profile, complete, clean, end)
+    return JpegFile(segments, width, height, components, precision, turn, profile, complete, clean, end, len(data))
 
 
 def strip(data: bytes, file: JpegFile) -> bytes:

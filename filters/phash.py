@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .pixels import cv
+from .pixels import cv, halved
 
 SIDE, LOW = 32, 8
 
@@ -19,7 +19,7 @@ def phashes(grey: NDArray[np.uint8]) -> tuple[int, int]:
     left and right turns the sign of the odd horizontal frequencies and leaves the rest.
     """
     cv2 = cv()
-    small = cv2.resize(grey, (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
+    small = cv2.resize(halved(grey, 4 * SIDE), (SIDE, SIDE), interpolation=cv2.INTER_AREA).astype(np.float32)
     low = np.round(cv2.dct(small)[:LOW, :LOW], 2)
     return _bits(low), _bits(low * _MIRROR)
 
@@ -28,4 +28,6 @@ _MIRROR = np.where(np.arange(LOW) % 2, -1, 1).astype(np.float32)
 
 
 def _bits(low: NDArray[np.float32]) -> int:
-    return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
+    ordered = np.sort(low, axis=None)  # np.median does the same for ten times the price
+    middle = (ordered[LOW * LOW // 2 - 1] + ordered[LOW * LOW // 2]) / 2
+    return int.from_bytes(np.packbits(low > middle).tobytes(), "big")
