@@ -124,6 +124,9 @@ _ALL = (
     ),
     Column("image_entropy", pl.Float32, "decode", "Shannon entropy of the grey histogram", "bits"),
     Column("saturation", pl.Float32, "decode", "mean HSV saturation", "share"),
+    Column("text_share", pl.Float32, "overlays", "area that looks like text over the image's", "share"),
+    Column("qr_codes", pl.UInt8, "overlays", "QR codes found", "codes"),
+    Column("watermark", pl.Float32, "overlays", "likelihood of a mark that is repeated over the image", "share"),
     Column("nsfw", pl.Float32, "image_safety", "probability of the unsafe classes", "share"),
     Column("unsafe_class", pl.String, "image_safety", "the likeliest unsafe class"),
     Column(

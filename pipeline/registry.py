@@ -25,6 +25,7 @@ STAGES: dict[str, str] = {
     "fetch": "filters.fetch:Fetch",
     "decode": "filters.decode:Decode",
     "removed_images": "filters.removed:RemovedImages",
+    "overlays": "filters.overlays:Overlays",
     "image_safety": "filters.image_safety:ImageSafety",
     "jpeg": "filters.jpeg:Jpeg",
     "score": "scoring.score:Score",
