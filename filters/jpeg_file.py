@@ -9,16 +9,19 @@ import re
 import struct
 from dataclasses import dataclass
 
-from . import exif
+from . import exif, icc
 
-_TEM, _SOI, _EOI, _SOS, _COM = 0x01, 0xD8, 0xD9, 0xDA, 0xFE
-_APP0, _APP1, _APP2, _APP14, _APP15 = 0xE0, 0xE1, 0xE2, 0xEE, 0xEF
+_TEM, _SOI, _EOI, _SOS = 0x01, 0xD8, 0xD9, 0xDA
+_SOF0, _DRI = 0xC0, 0xDD
+_APP0, _APP1, _APP2, _APP14 = 0xE0, 0xE1, 0xE2, 0xEE
 _FRAMES = frozenset((0xC0, 0xC1, 0xC2, 0xC3, 0xC5, 0xC6, 0xC7, 0xC9, 0xCA, 0xCB, 0xCD, 0xCE, 0xCF))
 _PROGRESSIVE = frozenset((0xC2, 0xC6, 0xCA, 0xCE))
 # In entropy-coded data FF is followed by 00 or a restart marker; anything else is a real marker.
 _MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
 _ICC = b"ICC_PROFILE\0"
 _JFIF = b"JFIF\0"
+_JFIF_SIZE, _ADOBE_SIZE = 14, 12
+"""Bytes behind the length: of JFIF 1.02 without a thumbnail, and of Adobe's segment."""
 
 
 class MalformedJpeg(ValueError):
@@ -109,44 +112,50 @@ def fits(data: bytes, file: JpegFile) -> bool:
 def _describe(data: bytes, segments: tuple[Segment, ...], complete: bool, clean: bool, end: int) -> JpegFile:
     frame = next((s for s in segments if s.marker in _FRAMES and s.end - s.body >= 6), None)
     precision, height, width, components = struct.unpack_from(">BHHB", data, frame.body) if frame else (0, 0, 0, 0)
-    turn, icc = 1, []
+    turn, parts = 1, []
     for s in segments:
         if s.marker == _APP1 and turn == 1 and data.startswith(b"Exif\0\0", s.body):
             turn = exif.orientation(data[s.body + 6 : s.end])
         elif s.marker == _APP2 and data.startswith(_ICC, s.body):
-            icc.append((data[s.body + 12 : s.body + 13], data[s.body + 14 : s.end]))
-    profile = b"".join(part for _, part in sorted(icc))
+            parts.append((data[s.body + 12 : s.body + 13], data[s.body + 14 : s.end]))
+    profile = b"".join(part for _, part in sorted(parts))
     return JpegFile(segments, width, height, components, precision, turn, profile, complete, clean, end, len(data))
 
 
 def strip(data: bytes, file: JpegFile) -> bytes:
     """``data`` without EXIF, XMP, IPTC, comments, thumbnails, other APP segments and trailing bytes.
 
-    What decoding needs stays byte for byte: JFIF, the ICC profile, Adobe's APP14 and everything from
-    the tables to the end marker. Where nothing is to be removed, ``data`` itself comes back.
+    What decoding needs stays byte for byte: a JFIF header, an ICC profile that is one, Adobe's APP14, and of the
+    rest the segments that T.81 gives a meaning. Where nothing is to be removed, ``data`` itself comes back.
     """
+    profile = icc.valid(file.icc)
     kept: list[bytes] = []
     removed = len(data) > file.end
     at = 2
     for s in file.segments:
-        if _ships(data, s):
-            if s.marker == _APP0 and data[s.body + 12 : s.body + 14] != b"\0\0":
-                # JFIF may carry an uncropped thumbnail; its size goes to 0 x 0.
-                kept.append(data[at : s.start] + b"\xff\xe0\0\x10" + data[s.body : s.body + 12] + b"\0\0")
-                removed = True
-            else:
-                kept.append(data[at : s.end])
+        size = _ships(data, s, profile)
+        if size == s.end - s.body:
+            kept.append(data[at : s.end])
         else:
             removed = True
+            if size:
+                # JFIF may carry an uncropped thumbnail, whose size goes to 0 x 0; both may be longer than they are.
+                body = data[s.body : s.body + size]
+                body = body[:12] + b"\0\0" if s.marker == _APP0 else body
+                kept.append(data[at : s.start] + b"\xff" + struct.pack(">BH", s.marker, size + 2) + body)
         at = s.end
     return b"\xff\xd8" + b"".join(kept) + b"\xff\xd9" if removed else data
 
 
-def _ships(data: bytes, s: Segment) -> bool:
+def _ships(data: bytes, s: Segment, profile: bool) -> int:
+    """How many of a segment's bytes ship: all, none, or as many as its kind has."""
+    size = s.end - s.body
     if s.marker == _APP0:
-        return s.end - s.body >= 14 and data.startswith(_JFIF, s.body)
+        if size < _JFIF_SIZE or not data.startswith(_JFIF, s.body):
+            return 0
+        return _JFIF_SIZE
     if s.marker == _APP2:
-        return data.startswith(_ICC, s.body)
+        return size if profile and data.startswith(_ICC, s.body) else 0
     if s.marker == _APP14:
-        return data.startswith(b"Adobe", s.body)
-    return not (_APP0 <= s.marker <= _APP15 or s.marker == _COM)
+        return min(size, _ADOBE_SIZE) if data.startswith(b"Adobe", s.body) else 0
+    return size if _SOF0 <= s.marker <= _DRI else 0
