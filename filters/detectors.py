@@ -8,6 +8,7 @@ has to accept.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
@@ -63,6 +64,8 @@ class OnnxDescription(BaseModel):
 
     size: int = Field(224, ge=1, description="pixels; side of the square it wants")
     crop: bool = Field(False, description="cut the middle square out; otherwise the picture is squeezed into it")
+    pad: bool = Field(False, description="lay black below or beside it until it is a square")
+    resize: str = Field("area", pattern="^(area|linear)$", description="how it is brought to the size")
     channels: str = Field("RGB", pattern="^(RGB|BGR)$")
     layout: str = Field("NCHW", pattern="^(NCHW|NHWC)$")
     scale: float = Field(1 / 255, description="what pixel values are multiplied by before normalisation")
@@ -71,18 +74,20 @@ class OnnxDescription(BaseModel):
     classes: tuple[str, ...]
     unsafe: tuple[str, ...]
     softmax: bool = Field(False, description="the outputs are logits")
+    boxes: bool = Field(
+        False, description="the output is (1, 4 + classes, boxes), as YOLOv8 gives: the best box counts"
+    )
 
 
 class OnnxDetector:
-    """An image classifier in ONNX format; MODEL.yaml beside MODEL.onnx describes it."""
+    """An image classifier, or a detector of boxes, in ONNX format; MODEL.yaml beside MODEL.onnx describes it."""
 
     real = True
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, told: OnnxDescription) -> None:
         import onnxruntime
 
-        self.told = _description(path.with_suffix(".yaml"))
-        self.side = self.told.size
+        self.told, self.side = told, told.size
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = 1
         try:
@@ -95,17 +100,9 @@ class OnnxDetector:
         return [self._one(p) for p in pictures]
 
     def _one(self, pixels: Pixels) -> Finding:
-        told, cv2 = self.told, cv()
-        if told.crop:
-            side = min(pixels.shape[:2])
-            top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
-            pixels = pixels[top : top + side, left : left + side]
-        small = cv2.resize(pixels, (told.size, told.size), interpolation=cv2.INTER_AREA).astype(np.float32)
-        if told.channels == "RGB":
-            small = small[..., ::-1]
-        values = (small * told.scale - np.array(told.mean, np.float32)) / np.array(told.std, np.float32)
-        values = values.transpose(2, 0, 1)[None] if told.layout == "NCHW" else values[None]
-        out = np.asarray(self.session.run(None, {self.input: values.astype(np.float32)})[0], np.float64).ravel()
+        told = self.told
+        values = np.asarray(self.session.run(None, {self.input: _fed(pixels, told)})[0], np.float64)
+        out = values.reshape(len(told.classes) + 4, -1)[4:].max(axis=1) if self._boxes(values) else values.ravel()
         if len(out) != len(told.classes):
             raise RecipeError(f"the classifier gives {len(out)} values, its yaml names {len(told.classes)} classes")
         if told.softmax:
@@ -113,36 +110,80 @@ class OnnxDetector:
         worst = max(told.unsafe, key=lambda name: float(out[told.classes.index(name)]))
         return float(out[told.classes.index(worst)]), worst
 
+    def _boxes(self, values: np.ndarray[Any, Any]) -> bool:
+        """Whether the output is one of boxes; RecipeError where it should be and is not."""
+        rows = 4 + len(self.told.classes)
+        if self.told.boxes and values.shape[:-1] not in ((1, rows), (rows,)):
+            raise RecipeError(f"the detector gives {values.shape}; boxes of {rows - 4} classes are (1, {rows}, boxes)")
+        return self.told.boxes
 
-class NudenetDetector:
-    """An adapter for an installed nudenet (AGPL-3.0, therefore never a dependency)."""
 
-    real = True
-    side = 320
-    UNSAFE = (
+def _fed(pixels: Pixels, told: OnnxDescription) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """The model's input, one picture, from pixels (h, w, 3)."""
+    cv2 = cv()
+    if told.crop:
+        side = min(pixels.shape[:2])
+        top, left = (pixels.shape[0] - side) // 2, (pixels.shape[1] - side) // 2
+        pixels = pixels[top : top + side, left : left + side]
+    if told.pad:
+        side = max(pixels.shape[:2])
+        below, beside = side - pixels.shape[0], side - pixels.shape[1]
+        pixels = cv2.copyMakeBorder(pixels, 0, below, 0, beside, cv2.BORDER_CONSTANT)
+    way = cv2.INTER_AREA if told.resize == "area" else cv2.INTER_LINEAR
+    small = cv2.resize(pixels, (told.size, told.size), interpolation=way).astype(np.float32)
+    if told.channels == "RGB":
+        small = small[..., ::-1]
+    values = (small * told.scale - np.array(told.mean, np.float32)) / np.array(told.std, np.float32)
+    values = values.transpose(2, 0, 1)[None] if told.layout == "NCHW" else values[None]
+    return np.ascontiguousarray(values, np.float32)
+
+
+NUDENET = OnnxDescription(
+    size=320,
+    pad=True,
+    resize="linear",
+    channels="BGR",
+    boxes=True,
+    classes=(
+        "FEMALE_GENITALIA_COVERED",
+        "FACE_FEMALE",
+        "BUTTOCKS_EXPOSED",
+        "FEMALE_BREAST_EXPOSED",
+        "FEMALE_GENITALIA_EXPOSED",
+        "MALE_BREAST_EXPOSED",
+        "ANUS_EXPOSED",
+        "FEET_EXPOSED",
+        "BELLY_COVERED",
+        "FEET_COVERED",
+        "ARMPITS_COVERED",
+        "ARMPITS_EXPOSED",
+        "FACE_MALE",
+        "BELLY_EXPOSED",
+        "MALE_GENITALIA_EXPOSED",
+        "ANUS_COVERED",
+        "FEMALE_BREAST_COVERED",
+        "BUTTOCKS_COVERED",
+    ),
+    unsafe=(
         "FEMALE_GENITALIA_EXPOSED",
         "MALE_GENITALIA_EXPOSED",
         "FEMALE_BREAST_EXPOSED",
         "ANUS_EXPOSED",
         "BUTTOCKS_EXPOSED",
-    )
+    ),
+)
+"""What nudenet 3.4's own code feeds its model with (blue first, whatever its names say) and reads from it."""
 
-    def __init__(self) -> None:
-        try:
-            from nudenet import NudeDetector  # type: ignore[import-not-found,unused-ignore]
-        except ImportError:
-            raise RecipeError(
-                "image_safety.detector is nudenet, but it is not installed: pip install nudenet"
-            ) from None
-        self.model = NudeDetector()
 
-    def look(self, pictures: Sequence[Pixels]) -> list[Finding]:
-        found = []
-        for pixels in pictures:
-            seen = self.model.detect(pixels)
-            unsafe = [(float(d["score"]), str(d["class"])) for d in seen if d["class"] in self.UNSAFE]
-            found.append(max(unsafe, default=(0.0, "none")))
-        return found
+def _nudenet() -> Path:
+    """The model of an installed nudenet (AGPL-3.0, therefore never a dependency); its code is not run."""
+    found = importlib.util.find_spec("nudenet")
+    if found is None:
+        raise RecipeError("image_safety.detector is nudenet, but it is not installed: pip install nudenet")
+    path = Path(*(found.submodule_search_locations or [""])[:1]) / "320n.onnx"
+    if not path.is_file():
+        raise RecipeError(f"the installed nudenet has no {path}; expected version 3.4: pip install nudenet==3.4.2")
+    return path
 
 
 class NoDetector:
@@ -162,16 +203,18 @@ def load_detector(spec: str) -> Detector:
     if kind == "onnx":
         if not Path(path).is_file():
             raise RecipeError(f"image_safety.detector: no file at {path!r}; expected onnx:PATH of a classifier")
-        return OnnxDetector(Path(path))
-    made: dict[str, Callable[[], Detector]] = {"sample": SampleDetector, "none": NoDetector, "nudenet": NudenetDetector}
+        return OnnxDetector(Path(path), _description(Path(path).with_suffix(".yaml")))
+    if spec == "nudenet":
+        return OnnxDetector(_nudenet(), NUDENET)
+    made: dict[str, Callable[[], Detector]] = {"sample": SampleDetector, "none": NoDetector}
     if kind not in made:
         raise RecipeError(f"image_safety.detector {spec!r}; expected one of: sample, none, nudenet, onnx:PATH")
     return made[kind]()
 
 
 def fingerprint(spec: str) -> str:
-    """16 hex digits over the detector: its file for ONNX, its name otherwise."""
-    path = Path(spec.partition(":")[2])
+    """16 hex digits over the detector: its file where it is a model, its name otherwise."""
+    path = _nudenet() if spec == "nudenet" else Path(spec.partition(":")[2])
     return hashlib.sha256(path.read_bytes() if path.is_file() else spec.encode()).hexdigest()[:16]
 
 

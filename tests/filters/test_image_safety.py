@@ -105,6 +105,87 @@ def test_a_crop_sees_the_middle_and_a_large_input_more_than_the_view(tmp_path: P
     assert judged(wide, detector=redness(tmp_path / "l.onnx", size=384, crop="true"))["nsfw"][0] > 0.97
 
 
+def boxed(path: Path, side: int) -> None:
+    """A detector of nudenet's signature: of two boxes the second scores class n by the mean of channel n % 3."""
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    weights = np.zeros((22, 3), np.float32)
+    weights[3, :] = 1  # a coordinate, which is no score
+    weights[4 + 4, 0] = 0.9  # FEMALE_GENITALIA_EXPOSED: blue, the first channel that is fed
+    weights[4 + 1, 2] = 1.0  # FACE_FEMALE, which is safe: red
+    nodes = [
+        helper.make_node("ReduceMean", ["images"], ["m"], axes=[2, 3], keepdims=0),  # (1, 3)
+        helper.make_node("Gemm", ["m", "w"], ["one"], transB=1),  # (1, 22)
+        helper.make_node("Mul", ["one", "half"], ["other"]),
+        helper.make_node("Unsqueeze", ["one", "last"], ["a"]),
+        helper.make_node("Unsqueeze", ["other", "last"], ["b"]),
+        helper.make_node("Concat", ["b", "a"], ["output0"], axis=2),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "boxes",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, [1, 3, side, side])],
+        [helper.make_tensor_value_info("output0", TensorProto.FLOAT, [1, 22, 2])],
+        [
+            numpy_helper.from_array(weights, "w"),
+            numpy_helper.from_array(np.array(0.5, np.float32), "half"),
+            numpy_helper.from_array(np.array([2], np.int64), "last"),
+        ],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)])
+    model.ir_version = 8
+    onnx.save(model, str(path))
+
+
+def test_an_installed_nudenet_lends_its_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    package = tmp_path / "nudenet"
+    package.mkdir()
+    (package / "__init__.py").write_text("raise SystemExit('its code is not run')", "utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    load_detector.cache_clear()
+    with pytest.raises(RecipeError, match=r"320n\.onnx"):
+        load_detector("nudenet")
+    boxed(package / "320n.onnx", 320)
+    blue, red = Image.new("RGB", (400, 200), (0, 0, 255)), Image.new("RGB", (300, 300), (255, 0, 0))
+    out = judged(jpeg(blue, 95), jpeg(red, 95), detector="nudenet", threshold=0.4)
+    # The wide picture is laid on a black square: half of it is blue.
+    assert out["nsfw"].to_list() == pytest.approx([0.45, 0.0], abs=0.01)
+    assert out["unsafe_class"][0] == "FEMALE_GENITALIA_EXPOSED"
+    assert out["reason"].to_list() == ["image_unsafe", None]
+    stage = ImageSafety(detector="nudenet")
+    assert stage.notices() == ()
+    before = stage.resources()
+    (package / "320n.onnx").write_bytes((package / "320n.onnx").read_bytes() + b"\0")
+    assert stage.resources() != before
+    load_detector.cache_clear()
+
+
+def test_without_nudenet_the_way_out_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    load_detector.cache_clear()
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(RecipeError, match="pip install nudenet"):
+        load_detector("nudenet")
+    load_detector.cache_clear()
+
+
+def test_normalisation_and_logits_are_those_of_the_yaml(tmp_path: Path) -> None:
+    picture = jpeg(Image.new("RGB", (200, 200), (204, 102, 0)), 100)
+    told = {"mean": "[0.3, 0.2, 0.1]", "std": "[0.5, 0.25, 0.2]"}
+    plain = judged(picture, detector=redness(tmp_path / "n.onnx", **told))
+    assert plain["nsfw"][0] == pytest.approx((0.8 - 0.3) / 0.5, abs=0.02)
+    logits = judged(picture, detector=redness(tmp_path / "s.onnx", softmax="true", **told))
+    red, green = (0.8 - 0.3) / 0.5, (0.4 - 0.2) / 0.25
+    assert logits["nsfw"][0] == pytest.approx(1 / (1 + np.exp(green - red)), abs=0.01)
+    raw = judged(picture, detector=redness(tmp_path / "r.onnx", scale="0.001"))
+    assert raw["nsfw"][0] == pytest.approx(0.204, abs=0.002)
+
+
+def test_a_detector_whose_output_is_no_boxes_is_named(tmp_path: Path) -> None:
+    out = judged(jpeg(stripes(0.0)), detector=redness(tmp_path / "x.onnx", boxes="true"))
+    assert "boxes of 2 classes" in out["detail"][0]
+
+
 def test_what_is_wrong_with_a_detector_is_said(tmp_path: Path) -> None:
     for spec, words in (
         ("onnx:/nowhere/m.onnx", "no file"),
