@@ -2,10 +2,12 @@
 
     python benchmarks/images.py [--data FOLDER] [--images 200] [--rounds 5]
 
-Every way reads the same JPEGs from memory and writes a tar: ``opencv`` and ``pillow`` only decode at the
-size that the measures need and copy the bytes; ``decode + jpeg`` also checks the structure, hashes,
-measures and cuts metadata; ``with safety`` adds the sample's detector; ``default limits`` encodes what is
-larger than a shard takes. Rounds are interleaved, so that a busy machine slows all alike; the median counts.
+Every way reads the same JPEGs from memory and writes a tar: ``opencv`` and ``pillow`` only decode at the size
+that the measures need and copy the bytes, and ``opencv, 256 px`` brings what it decoded to the measuring size, as
+the stages do; ``decode + jpeg`` also checks the structure, hashes, measures and cuts metadata; ``overlays`` adds
+text, codes and watermarks; ``with safety`` the sample's detector; ``default limits`` encodes what is larger than a
+shard takes. The stages get their images as a frame, as readers hand them on. Rounds are interleaved, so that a
+busy machine slows all alike; the median counts.
 Without ``--data`` the photos are made from a seed: 0.3 to 3 megapixels, quality 90, with EXIF.
 """
 
@@ -30,7 +32,8 @@ from tuwen.filters.decode import Decode
 from tuwen.filters.image_safety import ImageSafety
 from tuwen.filters.images import VIEW_LONG, VIEW_SHORT, _recent
 from tuwen.filters.jpeg import Jpeg
-from tuwen.filters.pixels import reduction
+from tuwen.filters.overlays import Overlays
+from tuwen.filters.pixels import reduction, shrink
 from tuwen.pipeline.stage import StageModel, Tally, apply_stage
 
 SLICE = 64
@@ -81,6 +84,13 @@ def by_opencv(images: Sequence[bytes], factors: Sequence[int]) -> None:
     write_tar(images)
 
 
+def by_opencv_to_size(images: Sequence[bytes], factors: Sequence[int]) -> None:
+    """The same, and shrunk to the very size at which measures are taken."""
+    for data, factor in zip(images, factors, strict=True):
+        shrink(cv2.imdecode(np.frombuffer(data, np.uint8), FLAGS[factor]), VIEW_SHORT, VIEW_LONG, ships=False)
+    write_tar(images)
+
+
 def by_pillow(images: Sequence[bytes], factors: Sequence[int]) -> None:
     """The same with Pillow."""
     for data, factor in zip(images, factors, strict=True):
@@ -90,9 +100,8 @@ def by_pillow(images: Sequence[bytes], factors: Sequence[int]) -> None:
     write_tar(images)
 
 
-def by_stages(images: Sequence[bytes], stages: Sequence[StageModel]) -> None:
+def by_stages(frame: pl.DataFrame, stages: Sequence[StageModel]) -> None:
     """Batches through the stages, as the engine does it."""
-    frame = pl.DataFrame({"key": [str(i) for i in range(len(images))], "image": list(images)})
     for start in range(0, frame.height, SLICE):
         rows = frame[start : start + SLICE]
         for stage in stages:
@@ -117,12 +126,16 @@ def main() -> None:
     factors = [reduction(w, h, VIEW_SHORT, VIEW_LONG) for w, h in sizes]
     decode = Decode(shorter_side=1, max_aspect=1000, threads=1)
     wide = Jpeg(longest_side=20_000, max_bytes=1 << 30, threads=1)
+    frame = pl.DataFrame({"key": [str(i) for i in range(len(images))], "image": images})
+    safety = ImageSafety(threads=1)
     ways: dict[str, Callable[[], None]] = {
         "opencv": lambda: by_opencv(images, factors),
+        "opencv, 256 px": lambda: by_opencv_to_size(images, factors),
         "pillow": lambda: by_pillow(images, factors),
-        "decode + jpeg": lambda: by_stages(images, (decode, wide)),
-        "with safety": lambda: by_stages(images, (decode, ImageSafety(threads=1), wide)),
-        "default limits": lambda: by_stages(images, (decode, ImageSafety(threads=1), Jpeg(threads=1))),
+        "decode + jpeg": lambda: by_stages(frame, (decode, wide)),
+        "overlays": lambda: by_stages(frame, (decode, Overlays(threads=1), wide)),
+        "with safety": lambda: by_stages(frame, (decode, safety, wide)),
+        "default limits": lambda: by_stages(frame, (decode, safety, Jpeg(threads=1))),
     }
     spent: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(chosen.rounds + 1):

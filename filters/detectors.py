@@ -47,12 +47,14 @@ class SampleDetector:
         return [(min(1.0, self._share(p) / self.FULL_SHARE), "hazard") for p in pictures]
 
     def _share(self, pixels: Pixels) -> float:
-        b, g, r = (pixels[..., i].astype(np.int16) for i in range(3))
-        magenta = (r > 150) & (b > 150) & (g < 110)
-        dark = np.maximum(np.maximum(r, g), b) < 80
+        cv2 = cv()
+        magenta = cv2.inRange(pixels, (151, 0, 151), (255, 109, 255))
+        if not cv2.countNonZero(magenta):
+            return 0.0
+        dark = cv2.inRange(pixels, (0, 0, 0), (79, 79, 79))
         # A purple object is magenta too; only stripes have as much black right beside it.
-        near = cv().dilate(dark.astype(np.uint8), np.ones((25, 25), np.uint8)) > 0
-        share = float((magenta & near).mean())
+        near = cv2.dilate(dark, np.ones((25, 25), np.uint8))
+        share = cv2.countNonZero(cv2.bitwise_and(magenta, near)) / magenta.size
         edges = float((magenta[:, 1:] != magenta[:, :-1]).mean())
         return share if edges > 0.02 else 0.0
 

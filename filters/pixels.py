@@ -111,15 +111,16 @@ def fit(width: int, height: int, short: int, long: int) -> float:
 def shrink(pixels: Pixels, short: int, long: int, *, ships: bool = True) -> Pixels:
     """Made to fit; the same array where it fits already.
 
-    Averaged over areas where the pixels ship; for measures, between half and full size, ten times as
-    fast between neighbours.
+    Averaged over areas or, six times as fast, between neighbours: for measures down to half the size, for pixels that
+    ship down to three quarters. (There it is as near to Lanczos' resampling as areas are: 39.5 dB on 80 photos, and
+    38.2 against 39.6 at two thirds.)
     """
     height, width = pixels.shape[:2]
     scale = fit(width, height, short, long)
     if scale == 1:
         return pixels
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    quick = not ships and scale >= 0.5
+    quick = scale >= (0.75 if ships else 0.5)
     out: Pixels = cv().resize(pixels, size, interpolation=cv().INTER_LINEAR if quick else cv().INTER_AREA)
     return out
 
