@@ -20,7 +20,7 @@ from . import image_kind
 from .fingerprint import fingerprint
 from .image_header import BadImage
 from .image_measures import measure
-from .images import MAX_PIXELS, VIEW_SHORT, map_images, view
+from .images import MAX_PIXELS, VIEW_SHORT, details, map_images, view
 from .pixels import cv, halved
 
 _MISSING = "the pair reached decode without image bytes: put fetch before it in the recipe"
@@ -99,7 +99,7 @@ class Decode(StageModel):
         looks = map_images(lambda data: None if data is None else look(data, self.max_pixels), images, self.threads)
         found = {name: [getattr(one, name, None) for one in looks] for name in self.adds}
         found["failure"] = [None if one else "image_missing" for one in looks]
-        found["detail"] = [one.decode_error if one else _MISSING for one in looks]
+        found["detail"] = details(batch, [one.decode_error if one else _MISSING for one in looks])
         types = {name: COLUMNS[name].dtype if name in COLUMNS else pl.String for name in found}
         return without(batch, *found).hstack([pl.Series(name, values, types[name]) for name, values in found.items()])
 

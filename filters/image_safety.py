@@ -20,7 +20,7 @@ from ..pipeline.stage import StageModel, operational
 from ..pipeline.stage import threshold as decides
 from .detectors import fingerprint, load_detector
 from .image_header import BadImage
-from .images import MAX_PIXELS, VIEW_SHORT, load, map_images, view
+from .images import MAX_PIXELS, VIEW_SHORT, details, load, map_images, view
 from .pixels import Pixels
 
 
@@ -54,7 +54,7 @@ class ImageSafety(StageModel):
                 nsfw=pl.Series([round(t[0], 4) if t else None for t in told], dtype=pl.Float32),
                 unsafe_class=pl.Series([t[1] if t and t[0] > 0 else None for t in told], dtype=pl.String),
                 failure=pl.Series([f"image_{b.kind}" if b else None for b in bad], dtype=pl.String),
-                detail=pl.Series([b.message if b else None for b in bad], dtype=pl.String),
+                detail=pl.Series(details(batch, [b.message if b else None for b in bad]), dtype=pl.String),
             )
         if not self.blocklist:
             return batch

@@ -11,6 +11,8 @@ from functools import lru_cache
 from threading import Lock
 from typing import TypeVar
 
+import polars as pl
+
 from . import isolated, pixels
 from .image_header import BadImage, Header
 from .pixels import Pixels
@@ -94,6 +96,13 @@ def view(sha256: str, data: bytes, max_pixels: int = MAX_PIXELS) -> tuple[Header
 def seen(sha256: str | None, max_pixels: int = MAX_PIXELS) -> Header | None:
     """The header of an image that an earlier stage of this batch has just viewed, if it is still at hand."""
     return _recent.header(sha256, max_pixels)
+
+
+def details(batch: pl.DataFrame, found: Sequence[str | None]) -> list[str | None]:
+    """What a stage has to tell of each row; of a row that was dropped before, that stays which dropped it."""
+    if "detail" not in batch.columns:
+        return list(found)
+    return [told or new for told, new in zip(batch["detail"], found, strict=True)]
 
 
 @lru_cache(maxsize=1)

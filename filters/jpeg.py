@@ -15,7 +15,7 @@ from ..pipeline.columns import COLUMNS, without
 from ..pipeline.stage import StageModel, operational
 from . import image_kind, jpeg_file, pixels
 from .image_header import BadImage
-from .images import MAX_PIXELS, load, map_images, seen
+from .images import MAX_PIXELS, details, load, map_images, seen
 from .jpeg_file import JpegFile
 from .pixels import Pixels
 
@@ -116,6 +116,7 @@ class Jpeg(StageModel):
         found = map_images(one, list(zip(received, known, strict=True)), self.threads)
         columns: dict[str, list[Any]] = {name: [getattr(f, name) for f in found] for name in Shipped._fields}
         columns["image_bytes"] = [None if f.image is None else len(f.image) for f in found]
+        columns["detail"] = details(batch, columns["detail"])
         types = {name: COLUMNS[name].dtype if name in COLUMNS else pl.String for name in columns}
         if all(f.jpeg == "passed" for f in found):
             del columns["image"]

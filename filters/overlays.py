@@ -27,7 +27,7 @@ from pydantic import Field
 from ..pipeline.columns import COLUMNS, without
 from ..pipeline.stage import StageModel, operational, threshold
 from .image_header import BadImage
-from .images import MAX_PIXELS, load, map_images, view
+from .images import MAX_PIXELS, details, load, map_images, view
 from .pixels import Pixels, cv
 
 Grey = NDArray[np.uint8]
@@ -162,9 +162,7 @@ class Overlays(StageModel):
         found = map_images(one, pairs, self.threads)
         columns = {name: [getattr(f, name, None) for f in found] for name in self.adds}
         columns["failure"] = [f"image_{f.kind}" if isinstance(f, BadImage) else None for f in found]
-        columns["detail"] = [
-            f.message if isinstance(f, BadImage) else told for f, told in zip(found, batch["detail"], strict=True)
-        ]
+        columns["detail"] = details(batch, [f.message if isinstance(f, BadImage) else None for f in found])
         types = {name: COLUMNS[name].dtype if name in COLUMNS else pl.String for name in columns}
         return without(batch, *columns).hstack([pl.Series(n, v, types[n]) for n, v in columns.items()])
 

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from tuwen.filters.decode import Decode
+from tuwen.filters.jpeg import Jpeg
 from tuwen.filters.overlays import Overlays, qr_codes, sharpness_map, watermark
 from tuwen.pipeline.stage import Tally, apply_stage
 
@@ -104,3 +105,13 @@ def test_a_damaged_image_fails_alone() -> None:
     out = apply_stage(Overlays(), rows, Tally())
     assert out["status"].to_list() == [None, "failed"]
     assert out["reason"].to_list() == [None, "image_corrupt"]
+
+
+def test_what_dropped_a_row_before_stays_told() -> None:
+    rows = pl.DataFrame(
+        {"key": ["a"], "image": [None], "status": ["dropped"], "reason": ["opted_out"], "detail": ["noai"]},
+        schema_overrides={"image": pl.Binary},
+    )
+    for stage in (Decode(), Jpeg()):
+        rows = apply_stage(stage, rows, Tally(), dropped_too=True)
+    assert rows.select("reason", "detail", "blocked").row(0) == ("opted_out", "noai", "decode:image_missing")
