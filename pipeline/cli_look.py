@@ -1,0 +1,54 @@
+"""Looking at runs and stages: `curate report`, `why` and `stages`."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from .cli_shared import AsJson, Run, close
+
+
+def report(run: Run, as_json: AsJson = False) -> None:
+    """Write the report page again and print the funnel."""
+    from ..export.report import write_report
+    from . import amend
+
+    told = amend.run_json(run)
+    write_report(run)
+    close(run, told, as_json)
+
+
+def why(run: Run, key: Annotated[str, typer.Argument(help="a pair's key, or its first digits")]) -> None:
+    """One pair's whole story, from its source to its shard."""
+    from . import terminal
+    from .why import story
+
+    terminal.out.print(story(run, key), markup=False)
+
+
+def stages(
+    name: Annotated[str | None, typer.Argument(help="one stage, with its fields")] = None, as_json: AsJson = False
+) -> None:
+    """Every stage, or one with its fields, units, defaults and reasons."""
+    from . import terminal
+    from .catalogue import catalogue, describe
+
+    told = [describe(name)] if name else catalogue()
+    if as_json:
+        terminal.print_json(told)
+        return
+    for stage in told:
+        terminal.out.print(f"{stage['name']} ({stage['phase']}): {stage['about']}", markup=False)
+        terminal.out.print(f"  reasons: {', '.join(stage['reasons']) or 'none'}", markup=False)
+        for field in stage["fields"] if name else []:
+            kind = f" [{field['kind']}]" if field["kind"] else ""
+            terminal.out.print(f"  {field['name']} = {field['default']!r}{kind}", markup=False)
+            terminal.out.print(f"      {field['about']}", markup=False)
+
+
+def add(app: typer.Typer) -> None:
+    """Add these commands to ``app``."""
+    app.command()(report)
+    app.command()(why)
+    app.command()(stages)
