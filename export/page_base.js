@@ -1,8 +1,14 @@
 // Small tools; text reaches the page through nodes only, never as markup.
 const data = JSON.parse(document.getElementById("data").textContent);
 const state = {
-  lang: (navigator.language || "en").startsWith("zh") ? "zh" : "en", reason: "kept", filter: "", reveal: false, moved: new Map(), x: 0, y: 1, change: "",
+  lang: (navigator.language || "en").startsWith("zh") ? "zh" : "en", reason: "kept", filter: "", reveal: false, moved: new Map(), change: "", shown: [],
 };
+if (data.pictures) {
+  // The first axis is the score where there is one; beside the length of the caption is what people look at first.
+  const many = data.pictures.axes.length, length = data.pictures.axes.findIndex((a) => a.columns.includes("chars"));
+  const first = length > 0 ? length : 1, next = [...Array(many).keys()].find((i) => i > 0 && i !== first) ?? 1;
+  state.shown = [[0, first], [0, next]];
+}
 function el(tag, attrs = {}, ...kids) {
   const node = document.createElement(tag);
   for (const [k, v] of Object.entries(attrs)) {

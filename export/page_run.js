@@ -30,7 +30,7 @@ function band(s, all, height) {
   const kids = [svg("rect", { class: "kept-fill", x: 0, y: 0, width: Math.max(kept, 0.4), height: h })];
   if (sum(s.dropped)) kids.push(bend(kept, dropped, "drop-fill"));
   if (s.failed) kids.push(bend(dropped, w(s.in), "fail-fill"));
-  return svg("svg", { viewBox: `0 0 100 ${h}`, preserveAspectRatio: "none", "aria-hidden": "true", style: `min-height:${h}px;height:${h}px` }, ...kids);
+  return el("div", { class: "band", style: `min-height:${h}px` }, svg("svg", { viewBox: `0 0 100 ${h}`, preserveAspectRatio: "none", "aria-hidden": "true" }, ...kids));
 }
 
 const asValue = (v) => (v === true ? "true" : v === false ? "false" : String(v));
@@ -51,7 +51,7 @@ function control(c) {
   const show = (i) => {
     i === c.now ? state.moved.delete(c.name) : state.moved.set(c.name, i);
     const n = c.kept[i], value = asValue(c.stops[i]);
-    shown.textContent = numeric ? `${c.least ? "≥" : "≤"} ${value}${c.unit ? ` ${c.unit}` : ""}` : value;
+    shown.textContent = numeric ? `${c.least ? "≥" : "≤"} ${value}${/^(|share|cosine)$/.test(c.unit) ? "" : ` ${c.unit}`}` : value;
     const step = n - c.kept[c.now];
     told.replaceChildren(el("b", { class: "passes" }, num(n)), ` ${t(c.phase === "measure" ? "passAll" : "passStage", { n: data.run.counts.inputs })} `,
       el("span", { class: step > 0 ? "up" : step < 0 ? "down" : "" }, step ? `(${step > 0 ? "+" : "−"}${num(Math.abs(step))})` : `(${t("same")})`));
@@ -99,29 +99,33 @@ function changeBar() {
 }
 
 function measures() {
-  const { axes, cells, size } = data.pictures;
+  const { axes } = data.pictures;
   if (axes.length < 2) return null;
-  const options = (at) => axes.map((a, i) => el("option", { value: i, selected: i === at }, pick(a.title)));
-  const choose = (which, label) => el("label", {}, t(label), el("select", { "data-axis": which, onchange: (e) => { state[which] = +e.target.value; draw(`[data-axis=${which}]`); } }, ...options(state[which])));
-  const [i, j] = [state.x, state.y].sort((a, b) => a - b), flat = cells[`${i},${j}`] || [], across = state.x === i;
-  const most = Math.max(1, ...flat.filter((_, k) => k % 4 === 2)), side = 400 / size, pad = 46;
-  const picture = svg("svg", { viewBox: `0 0 ${400 + pad + 10} ${400 + pad}`, role: "img", "aria-label": `${pick(axes[state.x].title)} × ${pick(axes[state.y].title)}` });
-  picture.append(svg("rect", { x: pad, y: 0, width: 400, height: 400, fill: "none", stroke: "var(--line)" }));
+  return section("measures", "measures", help("measuresHelp"), el("div", { class: "pictures" }, ...state.shown.map((_, i) => picture(i))));
+}
+function picture(which) {
+  const { axes, cells, size } = data.pictures, [x, y] = state.shown[which], pad = 46;
+  const choose = (k, label) => {
+    const options = axes.map((a, i) => el("option", { value: i, selected: i === state.shown[which][k] }, pick(a.title)));
+    const change = (e) => { state.shown[which][k] = +e.target.value; redraw("measures", measures(), `[data-axis="${which}${k}"]`); };
+    return el("label", {}, t(label), el("select", { "data-axis": `${which}${k}`, onchange: change }, ...options));
+  };
+  const flat = cells[x < y ? `${x},${y}` : `${y},${x}`] || [], most = Math.max(1, ...flat.filter((_, k) => k % 4 === 2)), side = 400 / size;
+  const drawn = svg("svg", { viewBox: `0 0 ${400 + pad + 10} ${400 + pad}`, role: "img", "aria-label": `${pick(axes[x].title)} × ${pick(axes[y].title)}` }, svg("rect", { x: pad, y: 0, width: 400, height: 400, fill: "none", stroke: "var(--line)" }));
   for (let k = 0; k < flat.length; k += 4) {
-    const [a, b, n, kept] = flat.slice(k, k + 4), x = across ? a : b, y = across ? b : a;
-    const cell = svg("rect", { x: pad + x * side, y: 400 - (y + 1) * side, width: side - 0.6, height: side - 0.6, fill: `color-mix(in srgb, var(--keep) ${Math.round(100 * kept / n)}%, var(--drop))`, "fill-opacity": (0.25 + 0.75 * Math.log1p(n) / Math.log1p(most)).toFixed(3) });
-    cell.append(svg("title", {}, t("pairsInCell", { n, m: kept })));
-    picture.append(cell);
+    const [a, b, n, kept] = flat.slice(k, k + 4), across = x < y ? a : b, up = x < y ? b : a;
+    const colour = `color-mix(in srgb, var(--keep) ${Math.round(100 * kept / n)}%, var(--drop))`, depth = (0.25 + 0.75 * Math.log1p(n) / Math.log1p(most)).toFixed(3);
+    drawn.append(svg("rect", { x: pad + across * side, y: 400 - (up + 1) * side, width: side - 0.6, height: side - 0.6, fill: colour, "fill-opacity": depth }, svg("title", {}, t("pairsInCell", { n, m: kept }))));
   }
-  const place = (a) => (a.threshold - a.low) / (a.high - a.low) * 400, inside = (v) => v >= 0 && v <= 400;
-  const line = { stroke: "var(--fg)", "stroke-dasharray": "4 3" }, ax = axes[state.x], ay = axes[state.y], px = place(ax), py = 400 - place(ay);
-  if (inside(px)) picture.append(svg("line", { ...line, x1: pad + px, x2: pad + px, y1: 0, y2: 400 }));
-  if (inside(py)) picture.append(svg("line", { ...line, x1: pad, x2: pad + 400, y1: py, y2: py }));
-  const label = (x, y, text, anchor) => picture.append(svg("text", { x, y, "text-anchor": anchor }, text));
-  label(pad, 416, num(ax.low), "start"); label(pad + 400, 416, num(ax.high), "end"); label(pad + 200, 434, `${pick(ax.title)} ${ax.unit}`, "middle");
-  label(pad - 4, 400, num(ay.low), "end"); label(pad - 4, 10, num(ay.high), "end");
-  const up = svg("text", { x: 0, y: 0, "text-anchor": "middle", transform: "translate(12 200) rotate(-90)" }, `${pick(ay.title)} ${ay.unit}`); picture.append(up);
-  return section("measures", "measures", help("measuresHelp"), el("div", { class: "picks" }, choose("x", "across"), choose("y", "up")), el("div", { class: "picture" }, picture));
+  const place = (a) => (a.threshold - a.low) / (a.high - a.low) * 400, inside = (v) => v >= 0 && v <= 400, [ax, ay] = [axes[x], axes[y]], px = place(ax), py = 400 - place(ay);
+  const line = (ends) => drawn.append(svg("line", { stroke: "var(--fg)", "stroke-dasharray": "4 3", ...ends }));
+  if (inside(px)) line({ x1: pad + px, x2: pad + px, y1: 0, y2: 400 });
+  if (inside(py)) line({ x1: pad, x2: pad + 400, y1: py, y2: py });
+  const label = (text, attrs) => drawn.append(svg("text", attrs, text));
+  label(num(ax.low), { x: pad, y: 416 }); label(num(ax.high), { x: pad + 400, y: 416, "text-anchor": "end" }); label(pick(ax.title), { x: pad + 200, y: 434, "text-anchor": "middle" });
+  label(num(ay.low), { x: pad - 4, y: 400, "text-anchor": "end" }); label(num(ay.high), { x: pad - 4, y: 10, "text-anchor": "end" });
+  label(pick(ay.title), { "text-anchor": "middle", transform: "translate(12 200) rotate(-90)" });
+  return el("div", {}, el("div", { class: "picks" }, choose(0, "across"), choose(1, "up")), drawn);
 }
 
 function composition() {

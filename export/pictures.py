@@ -19,7 +19,7 @@ MOST = 9
 
 
 def pictures(rows: pl.DataFrame, controls: Sequence[Control]) -> dict[str, Any]:
-    """``axes`` (title, unit, edges, threshold) and ``cells`` per "i,j": [x, y, pairs, kept] flattened.
+    """``axes`` (title, columns, unit, ends, threshold) and ``cells`` per "i,j": [x, y, pairs, kept] flattened.
 
     ``rows`` come from ``sliders.narrow``. A measure that has one value only makes no axis. The outermost cells hold
     what lies beyond the middle 99 in 100.
@@ -37,6 +37,7 @@ def pictures(rows: pl.DataFrame, controls: Sequence[Control]) -> dict[str, Any]:
             {
                 "name": f"{control.stage.name}.{control.field}",
                 "title": field_words(control.stage, control.field),
+                "columns": control.columns,
                 "unit": control.unit,
                 "low": round(low, 4),
                 "high": round(high, 4),

@@ -9,14 +9,31 @@ import typer
 from .cli_shared import AsJson, Run, close
 
 
-def report(run: Run, as_json: AsJson = False) -> None:
-    """Write the report page again and print the funnel."""
-    from ..export.report import write_report
-    from . import amend
+def report(
+    run: Run,
+    against: Annotated[
+        str, typer.Option(help="another run of the same input: write comparison.html, what RUN does otherwise")
+    ] = "",
+    as_json: AsJson = False,
+) -> None:
+    """Write the report page again and print the funnel; or compare two runs."""
+    from ..export.funnel import comparison_table
+    from ..export.report import write_comparison, write_report
+    from . import amend, terminal
 
     told = amend.run_json(run)
-    write_report(run)
-    close(run, told, as_json)
+    if not against:
+        write_report(run)
+        close(run, told, as_json)
+        return
+    amend.run_json(against)
+    found = write_comparison(run, against)
+    if as_json:
+        terminal.print_json({k: v for k, v in found.items() if k not in ("thumbs", "shown", "words")})
+        return
+    terminal.out.print(comparison_table(found))
+    terminal.out.print(f"{found['changed']} pairs end otherwise than in {against}", markup=False)
+    terminal.out.print(f"comparison: {run}/comparison.html", markup=False)
 
 
 def why(run: Run, key: Annotated[str, typer.Argument(help="a pair's key, or its first digits")]) -> None:
