@@ -36,12 +36,23 @@ def report(
     terminal.out.print(f"comparison: {run}/comparison.html", markup=False)
 
 
-def why(run: Run, key: Annotated[str, typer.Argument(help="a pair's key, or its first digits")]) -> None:
+def why(
+    run: Run,
+    pair: Annotated[
+        str, typer.Argument(metavar="KEY|URL|WORDS", help="a pair's key or its first digits, a URL, words of a caption")
+    ],
+    as_json: AsJson = False,
+) -> None:
     """One pair's whole story, from its source to its shard."""
     from . import terminal
-    from .why import story
+    from .why import stories
+    from .why_text import page
 
-    terminal.out.print(story(run, key), markup=False)
+    told = stories(run, pair)
+    if as_json:
+        terminal.print_json(told)
+        return
+    terminal.out.print("\n\n".join(map(page, told)), markup=False)
 
 
 def stages(

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from .cli_shared import AsJson, Out, Run, Sets, Workers, close, options, served
+from .cli_shared import AsJson, Out, Plain, Run, Sets, Workers, close, options, served
 from .errors import UsageError
 
 
@@ -63,6 +63,7 @@ def run(
     spread_above: Annotated[
         int, typer.Option(min=0, help="pairs above which a cluster compares them with one another, not this process")
     ] = 1_000_000,
+    plain: Plain = False,
     as_json: AsJson = False,
 ) -> None:
     """Read pairs, filter, score, deduplicate and write shards, ledger and report to OUT."""
@@ -93,7 +94,7 @@ def run(
     )
     with ExitStack() as stack:
         config, chosen = served(config, chosen, stack)
-        report = stack.enter_context(terminal.progress(quiet=as_json))
+        report = stack.enter_context(terminal.progress(as_json, plain))
         told = engine.run(config, chosen, report)
     close(out, told, as_json)
 
@@ -105,6 +106,7 @@ def replay(
     recipe: Annotated[str | None, typer.Option("-r", "--recipe", help="another recipe over the same measures")] = None,
     workers: Workers = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="delete what an earlier replay left in OUT")] = False,
+    plain: Plain = False,
     as_json: AsJson = False,
 ) -> None:
     """Decide again from a run's ledger with other thresholds; no model runs."""
@@ -113,7 +115,7 @@ def replay(
     from .recipe import load
 
     config = engine.RunConfig(inputs=(), out=out, workers=workers, fresh=fresh)
-    with terminal.progress(quiet=as_json) as report:
+    with terminal.progress(as_json, plain) as report:
         told = replaying.replay(run, sets or [], config, load(recipe, sets or []) if recipe else None, report)
     close(out, told, as_json)
 

@@ -13,7 +13,8 @@ from .errors import UsageError
 
 Out = Annotated[str, typer.Option("-o", "--out", help="the run directory to write (local or any fsspec URL)")]
 Sets = Annotated[list[str] | None, typer.Option("--set", help="change one field: stage.field=value; repeatable")]
-AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document instead of a table")]
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document; progress as JSON lines")]
+Plain = Annotated[bool, typer.Option("--plain", help="progress as lines, not bars (always so without a terminal)")]
 Run = Annotated[str, typer.Argument(help="a run directory")]
 Workers = Annotated[int, typer.Option("--workers", "-j", help="local processes; 0 means all cores")]
 

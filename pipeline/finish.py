@@ -215,7 +215,9 @@ def _thumbs(ledger: pl.LazyFrame, parts: str, bytes_from: str | None, units: lis
         .head(KEPT_SHOWN)
         .collect()
     )
-    staying = pl.concat([late, _staying(ledger, late).select(late.columns)]).unique(["unit", "ordinal"], maintain_order=True)
+    staying = pl.concat([late, _staying(ledger, late).select(late.columns)]).unique(
+        ["unit", "ordinal"], maintain_order=True
+    )
     return pl.concat([early, _late_thumbs(staying, parts, bytes_from)])
 
 
