@@ -16,6 +16,9 @@ from .compare import compare
 
 SCRIPTS = ("page_words.js", "page_base.js", "page_run.js", "page_pairs.js", "page_compare.js", "page_start.js")
 
+LIMIT = 8_000_000
+"""Bytes that a page stays under whatever the ledger's size; what makes it grow are pictures, a dozen per reason."""
+
 
 def write_report(run: str) -> None:
     """(Re)write ``report.html`` of a finished run."""

@@ -129,6 +129,7 @@ def models() -> Iterator[Check]:
     home = home.expanduser()
     held = sorted(p.name.removeprefix("models--").replace("--", "/") for p in home.glob("models--*"))
     if held:
+        more = f" and {len(held) - 12} more" if len(held) > 12 else ""
         yield Check("model cache", "ok", ", ".join(held[:12]) + more)
     else:
         yield Check("model cache", "note", f"no models in {home}", "real data needs a real one: curate run --scorer")
