@@ -14,8 +14,8 @@ from .words import field_words
 
 CELLS = 20
 """Cells along each side of a picture."""
-MOST = 9
-"""Measures that are shown against one another, which gives 36 pictures."""
+MOST = 14
+"""Measures that are shown against one another, which gives 91 pictures of at most 400 cells."""
 
 
 def pictures(rows: pl.DataFrame, controls: Sequence[Control]) -> dict[str, Any]:

@@ -23,7 +23,7 @@ def browser() -> Iterator[Any]:
 
     options = webdriver.ChromeOptions()
     options.binary_location = binary
-    for flag in (*FLAGS, "window-size=1200,1600", "lang=en-US"):
+    for flag in (*FLAGS, "window-size=1200,1600", "lang=en-US", "force-prefers-reduced-motion"):
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
     opened = webdriver.Chrome(options, Service(driver))

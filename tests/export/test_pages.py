@@ -17,7 +17,7 @@ from tuwen.pipeline.recipe import load
 def test_the_gallery_shows_every_reason_with_its_words(finished: Finished) -> None:
     told = aggregate(str(finished.run), finished.told)
     reasons = {r for s in finished.told["stages"].values() for r in (*s["dropped"], *s["failures"])} | {"kept"}
-    assert set(told["gallery"]) == reasons == set(told["words"])
+    assert set(told["gallery"]) == reasons <= set(told["words"])
     assert all("thumb" in p for p in told["gallery"]["kept"])
     assert any("thumb" in p for p in told["gallery"]["low_score"])
     assert words("fetch_http_404") == ("fetch failed: http 404", "下载失败：http 404")
