@@ -82,30 +82,47 @@ def copy(ledger: pl.DataFrame, number: int) -> pl.DataFrame:
     )
 
 
-def opened(path: Path) -> tuple[float, float]:
-    """Milliseconds to the first paint and to the loaded page, the median of five."""
+def browser() -> Any:
+    """Headless Chromium, English, light."""
     from selenium import webdriver
     from selenium.webdriver.chrome.service import Service
 
     options = webdriver.ChromeOptions()
     options.binary_location = shutil.which("chromium") or shutil.which("google-chrome") or ""
-    for flag in ("headless=new", "no-sandbox", "disable-gpu", "window-size=1280,1000"):
+    for flag in ("headless=new", "no-sandbox", "disable-gpu", "window-size=1280,1000", "lang=en-US"):
         options.add_argument(f"--{flag}")
-    browser = webdriver.Chrome(options, Service(shutil.which("chromedriver")))
-    told = []
+    return webdriver.Chrome(options, Service(shutil.which("chromedriver")))
+
+
+def opened(path: Path) -> tuple[float, float]:
+    """Milliseconds to the first paint and to the loaded page, the median of five."""
+    chromium, told = browser(), []
     try:
         for _ in range(5):
-            browser.get(path.as_uri())
+            chromium.get(path.as_uri())
             time.sleep(0.5)
             told.append(
-                browser.execute_script(
+                chromium.execute_script(
                     "return [performance.getEntriesByName('first-contentful-paint')[0]?.startTime,"
                     " performance.getEntriesByType('navigation')[0].loadEventEnd]"
                 )
             )
     finally:
-        browser.quit()
+        chromium.quit()
     return median(t[0] for t in told if t[0]), median(t[1] for t in told)
+
+
+def photograph(path: Path, out: Path) -> None:
+    """The funnel, the thresholds and the pictures of two measures, as one PNG."""
+    chromium = browser()
+    try:
+        chromium.set_window_size(1280, 2500)
+        chromium.get(path.as_uri())
+        chromium.execute_script("document.querySelectorAll('.notice').forEach((n) => n.remove())")
+        time.sleep(0.5)
+        chromium.save_screenshot(str(out))
+    finally:
+        chromium.quit()
 
 
 def measure(run: Path, name: str) -> int:
@@ -172,6 +189,7 @@ def main() -> int:
     parser.add_argument("--replays", type=int, default=3, help="values per slider")
     parser.add_argument("--quick", action="store_true", help="20,000 rows, no replays")
     parser.add_argument("--check", action="store_true")
+    parser.add_argument("--screenshot", type=Path, help="write the page's first screens as a PNG (docs/report.png)")
     given = parser.parse_args()
     if given.quick:
         given.rows, given.replays = 20_000, 0
@@ -187,6 +205,8 @@ def main() -> int:
         shutil.copytree(run, copied, ignore=shutil.ignore_patterns("parts", "shards"))
         print(f"data: the ledger of {'the sample crawl' if given.run is None else given.run.name}, laid out again\n")
         sizes = [measure(copied, "the run"), measure(large(run, folder / "large", given.rows), "laid out")]
+        if given.screenshot:
+            photograph(copied / "report.html", given.screenshot)
         wrong = exact(run, given.replays, folder) if given.replays else 0
     return int(given.check and (wrong > 0 or max(sizes) > LIMIT))
 

@@ -176,8 +176,8 @@ def _sums(rows: pl.DataFrame, classes: dict[str, pl.Expr], loses: pl.Expr) -> di
 
 
 def _grouped(groups: pl.DataFrame, names: tuple[str, ...], loses: pl.Expr) -> dict[str, int]:
-    passes = groups.filter(~loses)
-    return {name: int(passes[name].sum()) for name in (*names, "all")}
+    passes = ~groups.select(loses).to_series()
+    return {name: int(groups[name].filter(passes).sum()) for name in (*names, "all")}
 
 
 def stops_for(values: pl.DataFrame, control: Control) -> list[float]:
