@@ -27,3 +27,15 @@ def funnel_table(told: dict[str, Any]) -> Table:
             ", ".join(f"{reason} {n}" for reason, n in lost),
         )
     return table
+
+
+def comparison_table(found: dict[str, Any]) -> Table:
+    """A table of the reasons whose counts differ; ``found`` from ``compare``."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("reason")
+    for name in ("before", "now", "difference"):
+        table.add_column(name, justify="right")
+    for reason, before, now in found["reasons"]:
+        if before != now:
+            table.add_row(reason, str(before), str(now), f"{now - before:+d}")
+    return table

@@ -2,6 +2,38 @@
 
 from __future__ import annotations
 
+from ..pipeline.stage import StageModel
+
+FIELDS: dict[str, tuple[str, str]] = {
+    "language.min_han": ("share of Han characters", "汉字占比"),
+    "boilerplate.max_share": ("share of boilerplate", "套话占比"),
+    "sensitive.drop": ("drop captions with sensitive words", "丢弃含敏感词的文字"),
+    "length.shortest": ("fewest characters", "最少字数"),
+    "length.longest": ("most characters", "最多字数"),
+    "length.min_distinct": ("distinct characters", "不同字数"),
+    "length.max_repetition": ("repetition", "重复度"),
+    "length.require_noun": ("a noun is needed", "须含名词"),
+    "names.drop_captions": ("drop captions with names", "丢弃含人名的文字"),
+    "decode.shorter_side": ("shorter side", "短边"),
+    "decode.max_aspect": ("longer over shorter side", "长宽比"),
+    "decode.max_border": ("plain border", "边框占比"),
+    "decode.min_entropy": ("entropy of the picture", "图片信息熵"),
+    "decode.min_sharpness": ("sharpness", "清晰度"),
+    "decode.max_transparency": ("transparency", "透明度"),
+    "decode.allow_animated": ("keep moving images", "保留动图"),
+    "image_safety.threshold": ("unsafe probability", "不安全概率"),
+    "image_safety.blocklist_bits": ("distance to the blocklist", "与屏蔽名单的距离"),
+    "score.threshold": ("score of image and caption", "图文分数"),
+    "score.ceiling": ("score, at most", "图文分数上限"),
+    "score.prompt_margin": ("nearness to unsafe prompts", "与不安全提示词的接近度"),
+    "score_percentile.best": ("best share of the run", "全局前列占比"),
+    "rank_rule.top": ("rank within its block", "组内名次"),
+    "rank_rule.needs": ("directions in which it must rank", "须入列的方向"),
+    "templates.pages": ("pages of a site with the caption", "同站重复页数"),
+    "caption_frequency.most": ("pairs with the same caption", "相同文字的图文对数"),
+}
+"""Thresholds in words; one that is missing here is shown by its own description."""
+
 REASONS: dict[str, tuple[str, str]] = {
     "kept": ("kept", "保留"),
     "caption_empty": ("no caption is left after cleaning", "清洗后没有文字"),
@@ -65,3 +97,10 @@ def words(reason: str) -> tuple[str, str]:
         return f"fetch failed: {cause}", f"下载失败：{cause}"
     plain = reason.replace("_", " ")
     return plain, plain
+
+
+def field_words(stage: StageModel, field: str) -> tuple[str, str]:
+    """(English, Chinese) for a threshold; one that has no words here stands for itself."""
+    name = f"{stage.name}.{field}"
+    plain = field.replace("_", " ")
+    return FIELDS.get(name, (f"{stage.name}: {plain}", f"{stage.name}: {plain}"))

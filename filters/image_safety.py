@@ -83,6 +83,11 @@ class ImageSafety(StageModel):
             {self.blocklist: fingerprint(f":{self.blocklist}")} if self.blocklist else {}
         )
 
+    def check(self) -> None:
+        load_detector(self.detector)
+        if self.blocklist:
+            _hashes(self.blocklist)
+
     def notices(self) -> tuple[str, ...]:
         if load_detector(self.detector).real:
             return ()

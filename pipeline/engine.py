@@ -76,6 +76,8 @@ def run(config: RunConfig, recipe: Recipe, progress: Progress | None = None) -> 
         raise RunError("two slices of the input have the same name; is an input given twice?")
     if not units:
         raise InputError(f"nothing to read in {', '.join(config.inputs)}")
+    for stage in recipe.stages:  # a wrong path is told now, not by every row
+        stage.check()
     plan = {
         "recipe": recipe.describe(),
         "recipe_hash": recipe.hash,

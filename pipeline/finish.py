@@ -18,6 +18,7 @@ import polars as pl
 from .. import __version__
 from ..export.card import write_card
 from ..export.croissant import write_croissant
+from ..export.gallery import TWINS_SHOWN
 from ..export.report import write_report
 from ..export.shards import ShardInfo, write_index
 from . import files
@@ -214,7 +215,23 @@ def _thumbs(ledger: pl.LazyFrame, parts: str, bytes_from: str | None, units: lis
         .head(KEPT_SHOWN)
         .collect()
     )
-    return pl.concat([early, _late_thumbs(late, parts, bytes_from)])
+    staying = pl.concat([late, _staying(ledger, late).select(late.columns)]).unique(
+        ["unit", "ordinal"], maintain_order=True
+    )
+    return pl.concat([early, _late_thumbs(staying, parts, bytes_from)])
+
+
+def _staying(ledger: pl.LazyFrame, shown: pl.DataFrame) -> pl.DataFrame:
+    """The kept pairs that duplicates among the first of ``shown`` repeat: the report sets them side by side."""
+    first = shown.sort("key").group_by("reason", maintain_order=True).head(TWINS_SHOWN)
+    repeated = (
+        ledger.filter(pl.col("duplicate_of").is_not_null())
+        .join(first.lazy(), on=["unit", "ordinal"], how="semi")
+        .select(key="duplicate_of")
+        .unique()
+    )
+    kept = ledger.filter(pl.col("status") == "kept").join(repeated, on="key", how="semi")
+    return kept.select("unit", "ordinal", "key", reason=pl.lit("kept")).collect()
 
 
 def _late_thumbs(rows: pl.DataFrame, parts: str, bytes_from: str) -> pl.DataFrame:

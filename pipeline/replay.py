@@ -16,6 +16,7 @@ import polars as pl
 
 from ..filters.site_tails import restored
 from . import files
+from .amend import run_json
 from .columns import with_missing
 from .engine import Clock, Progress, RunConfig, complete, prepare
 from .errors import UsageError, nearest
@@ -30,7 +31,7 @@ def replay(
     run: str, sets: list[str], config: RunConfig, recipe: Recipe | None = None, progress: Progress | None = None
 ) -> dict[str, Any]:
     """Write to ``config.out`` what ``run`` would have given under ``recipe`` (its own by default) with ``sets``."""
-    told = json.loads(files.read_bytes(files.join(run, "run.json")))
+    told = run_json(run)
     old = from_description(told["recipe"], ())
     new = recipe or from_description(told["recipe"], sets)
     check_replayable(old, new)

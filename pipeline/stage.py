@@ -65,6 +65,9 @@ class StageModel(BaseModel):
         """Models and lexicons the stage reads: name to hash. They enter run.json and the resume check."""
         return {}
 
+    def check(self) -> None:
+        """Raise ``RecipeError`` where a file or model that measuring needs is missing; called before a run begins."""
+
     def notices(self) -> tuple[str, ...]:
         """What a reader of the result must know (no real detector, a sample model); usually nothing."""
         return ()

@@ -18,8 +18,8 @@ from pydantic import Field, model_validator
 from ..pipeline.stage import StageModel, operational
 from ..pipeline.stage import threshold as decides
 from .blocks import Embeddings
-from .prompts import margins, prompt_vectors, prompts_hash
-from .scorer import ARTICLE_THRESHOLD, EMBEDDED, Scorer, default_threshold, fingerprint, load_scorer
+from .prompts import margins, prompt_vectors, prompts_hash, read_prompts
+from .scorer import ARTICLE_THRESHOLD, EMBEDDED, Scorer, check_scorer, default_threshold, fingerprint, load_scorer
 
 DECIMALS = 4
 """Scores are rounded before any decision, so that the last bits of a sum cannot change a verdict."""
@@ -113,6 +113,11 @@ class Score(StageModel):
     def resources(self) -> Mapping[str, str]:
         prompts = {self.prompts: prompts_hash(self.prompts)} if self.prompts else {}
         return {self.scorer: fingerprint(self.scorer), **prompts}
+
+    def check(self) -> None:
+        check_scorer(self.scorer)
+        if self.prompts:
+            read_prompts(self.prompts)
 
     def notices(self) -> tuple[str, ...]:
         if self.scorer != EMBEDDED:

@@ -141,6 +141,12 @@ def _load(spec: str, run: Run) -> Scorer:
     )
 
 
+def check_scorer(spec: str) -> None:
+    """Raise ``RecipeError`` where ``spec`` is no folder and no name that open_clip knows; loads no weights."""
+    if not _folder(spec).is_dir():
+        _known_name(spec)
+
+
 def _folder(spec: str) -> Path:
     return embedded_folder() if spec == EMBEDDED else Path(spec.removeprefix("local-dir:"))
 
@@ -212,6 +218,20 @@ def _open_clip_name(spec: str, run: Run) -> Scorer:
 def open_clip_parts(spec: str, device: str) -> tuple[Any, Any, Any]:
     """(model, image preparation, tokenizer) of an open_clip NAME/WEIGHTS; ``RecipeError`` where it cannot be had."""
     open_clip = import_open_clip()
+    name, weights = _known_name(spec)
+    try:
+        model, _, prepare = open_clip.create_model_and_transforms(name, pretrained=weights, device=device)
+        return model.eval(), prepare, open_clip.get_tokenizer(name)
+    except Exception as error:
+        raise RecipeError(
+            f"the weights of {spec!r} cannot be had: {type(error).__name__}: {str(error)[:200]}. Offline, give "
+            "a folder that holds open_clip_config.json and open_clip_model.safetensors"
+        ) from None
+
+
+def _known_name(spec: str) -> tuple[str, str]:
+    """NAME and WEIGHTS of an open_clip model."""
+    open_clip = import_open_clip()
     name, _, weights = spec.partition("/")
     known = open_clip.list_models()
     if name not in known:
@@ -225,14 +245,7 @@ def open_clip_parts(spec: str, device: str) -> tuple[Any, Any, Any]:
         raise RecipeError(
             f"scorer {spec!r} needs its weights named, as in {name}/{(tags or ['TAG'])[0]}; known: {tags}"
         )
-    try:
-        model, _, prepare = open_clip.create_model_and_transforms(name, pretrained=weights, device=device)
-        return model.eval(), prepare, open_clip.get_tokenizer(name)
-    except Exception as error:
-        raise RecipeError(
-            f"the weights of {spec!r} cannot be had: {type(error).__name__}: {str(error)[:200]}. Offline, give "
-            "a folder that holds open_clip_config.json and open_clip_model.safetensors"
-        ) from None
+    return name, weights
 
 
 class ChineseClip(NamedTuple):

@@ -118,13 +118,13 @@ def test_why_tells_a_pairs_story(finished: Finished) -> None:
     rows = ledger(finished.run)
     dropped = rows.filter(pl.col("reason") == "low_score").row(0, named=True)
     story = here("why", finished.run, dropped["key"][:10]).stdout
-    for word in (dropped["key"], "low_score", "score.threshold = 0.3", dropped["caption_raw"], "not shipped"):
+    for word in (dropped["key"], "low_score", "< 0.3 (score.threshold)", dropped["caption_raw"], "not shipped"):
         assert word in story
     kept = rows.filter(pl.col("status") == "kept").row(0, named=True)
     assert f"shards/{kept['shard']}" in here("why", finished.run, kept["key"]).stdout
     missing = here("why", finished.run, "zzz", check=False)
     assert missing.returncode == 3
-    assert "no pair" in missing.stderr
+    assert "nothing in" in missing.stderr
 
 
 def test_shard_rows_do_not_straddle_splits(finished: Finished) -> None:
