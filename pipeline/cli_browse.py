@@ -64,7 +64,6 @@ def _usual(run: str, host: str, token: str) -> Server:
 
 def _embed(run: str) -> None:
     from ..export.browse.service import Browser
-    from ..export.browse.vectors import embed
     from . import terminal
 
     browser = Browser(run)
@@ -72,6 +71,6 @@ def _embed(run: str) -> None:
         terminal.err.print(f"{run} has its vectors already", markup=False)
         return
     done = 0
-    for done, of in embed(run, browser.table, browser.pictures, browser.scorer()):
+    for done, of in browser.embed():
         terminal.err.print(f"embedding: {done} of {of}")
     terminal.err.print(f"vectors of {done} kept pairs are in {run}/embeddings.parquet", markup=False)

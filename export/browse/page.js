@@ -1,9 +1,9 @@
 "use strict";
 // Captions come from the web and may hold anything: they reach the page through text nodes only.
 const T = {
-  en: { meaning:"meaning", words:"words", key:"key", search:"Search", searchBy:"search by", searchBox:"what to search for", against:"compare with", pictures:"pictures", captions:"captions", drop:"drop a picture here, or choose one", split:"split", any:"any", order:"order by", asRead:"as in the ledger", least:"from", most:"to", turn:"largest first or smallest first", reasons:"reasons", export:"this selection:", asKeys:"keys .txt", asLines:"lines .jsonl", keys:"Keys", theme:"Light / dark", all:"all pairs", pairs:"pairs", pair:"pair", nearest:"the nearest", page:"page", of:"of", noPicture:"no picture", reveal:"unsafe — show", ships:"ships as", synthetic:"synthetic", score:"score", near:"cosine", close:"Close", like:"More like this", why:"on the terminal", source:"Source", decided:"decided here", threshold:"threshold", sameAs:"Stays in its place", placed:"Placed in", notShipped:"not shipped", noKey:"no pair's key starts so", noVectors:"This run kept no vectors, so meaning cannot be searched. Run with --set score.embeddings=true, or browse with --embed.", likeThis:"like", picture:"picture", read:"read", none:"Nothing fits this selection.",
+  en: { meaning:"meaning", words:"words", key:"key", search:"Search", searchBy:"search by", searchBox:"what to search for", against:"compare with", pictures:"pictures", captions:"captions", drop:"drop a picture here, or choose one", split:"split", any:"any", order:"order by", asRead:"as in the ledger", least:"from", most:"to", turn:"largest first or smallest first", reasons:"reasons", export:"this selection:", asKeys:"keys .txt", asLines:"lines .jsonl", keys:"Keys", theme:"Light / dark", all:"all pairs", pairs:"pairs", pair:"pair", nearest:"the nearest", page:"page", of:"of", reveal:"unsafe — show", ships:"ships as", synthetic:"synthetic", score:"score", near:"cosine", close:"Close", like:"More like this", why:"on the terminal", source:"Source", decided:"decided here", threshold:"threshold", sameAs:"Stays in its place", placed:"Placed in", notShipped:"not shipped", noKey:"no pair's key starts so", noVectors:"This run kept no vectors, so meaning cannot be searched. Run with --set score.embeddings=true, or browse with --embed.", likeThis:"like", picture:"picture", read:"read", none:"Nothing fits this selection.",
     help:[["/","search"],["← → ↑ ↓","from pair to pair"],["Enter","the pair's story"],["[ ]","page back, on"],["n p","in a story: next, previous pair"],["s","show or blur an unsafe picture"],["m","more like this"],["l","English / 中文"],["d","light / dark"],["Esc","close"]] },
-  zh: { meaning:"按语义", words:"按文字", key:"按键", search:"搜索", searchBy:"搜索方式", searchBox:"搜索内容", against:"比较对象", pictures:"图片", captions:"文字", drop:"拖入图片，或点击选择", split:"划分", any:"全部", order:"排序", asRead:"台账顺序", least:"不小于", most:"不大于", turn:"从大到小或从小到大", reasons:"原因", export:"导出所选：", asKeys:"键 .txt", asLines:"逐行 .jsonl", keys:"快捷键", theme:"明 / 暗", all:"全部图文", pairs:"对", pair:"对", nearest:"最相近的", page:"第", of:"/", noPicture:"无图片", reveal:"不安全 — 显示", ships:"输出为", synthetic:"合成描述", score:"分数", near:"余弦", close:"关闭", like:"查找相似", why:"在终端查看", source:"来源", decided:"在此判定", threshold:"阈值", sameAs:"保留的是", placed:"存放于", notShipped:"未输出", noKey:"没有以此开头的键", noVectors:"本次运行没有保存向量，无法按语义搜索。请以 --set score.embeddings=true 运行，或以 --embed 浏览。", likeThis:"相似于", picture:"图片", read:"读取", none:"没有符合条件的图文。",
+  zh: { meaning:"按语义", words:"按文字", key:"按键", search:"搜索", searchBy:"搜索方式", searchBox:"搜索内容", against:"比较对象", pictures:"图片", captions:"文字", drop:"拖入图片，或点击选择", split:"划分", any:"全部", order:"排序", asRead:"台账顺序", least:"不小于", most:"不大于", turn:"从大到小或从小到大", reasons:"原因", export:"导出所选：", asKeys:"键 .txt", asLines:"逐行 .jsonl", keys:"快捷键", theme:"明 / 暗", all:"全部图文", pairs:"对", pair:"对", nearest:"最相近的", page:"第", of:"/", reveal:"不安全 — 显示", ships:"输出为", synthetic:"合成描述", score:"分数", near:"余弦", close:"关闭", like:"查找相似", why:"在终端查看", source:"来源", decided:"在此判定", threshold:"阈值", sameAs:"保留的是", placed:"存放于", notShipped:"未输出", noKey:"没有以此开头的键", noVectors:"本次运行没有保存向量，无法按语义搜索。请以 --set score.embeddings=true 运行，或以 --embed 浏览。", likeThis:"相似于", picture:"图片", read:"读取", none:"没有符合条件的图文。",
     help:[["/","搜索"],["← → ↑ ↓","在图文间移动"],["Enter","查看详情"],["[ ]","上一页、下一页"],["n p","详情中：下一对、上一对"],["s","显示或遮挡不安全图片"],["m","查找相似"],["l","English / 中文"],["d","明 / 暗"],["Esc","关闭"]] } };
 const FIELDS = ["status", "stage", "reason", "split", "holding", "order", "least", "most", "text", "upload", "like", "against"];
 const COUNT = 48;
@@ -55,7 +55,6 @@ function marked(text, spans) {
 function view(p, size) {
   const box = el("div", { class: "view" });
   const img = el("img", { alt: p.raw || p.key, loading: "lazy", src: `/image?row=${p.row}&size=${size}` });
-  img.addEventListener("error", () => box.replaceChildren(t("noPicture")));
   box.append(img);
   if (p.unsafe) { box.classList.add("blurred"); box.append(el("button", { class: "reveal", onclick: (e) => { e.stopPropagation(); reveal(box); } }, t("reveal"))); }
   return box;
@@ -133,7 +132,7 @@ async function story(row) {
     el("div", { class: "top" }, el("h2", { id: "storyTitle" }, verdict), el("span", { class: "right" }, el("button", { onclick: more }, t("like")), el("button", { onclick: () => $("story").close() }, t("close")))),
     el("div", { class: "soft" }, p.key, p.placed ? ` · ${t("placed")} ${p.placed}` : ` · ${t("notShipped")}`),
     el("div", { class: "two" }, el("div", {}, view(p, "large"), el("p", { class: "caption" }, marked(p.raw || "", p.spans)), p.caption && p.caption !== p.raw ? el("p", { class: "soft" }, `${t("ships")}: ${p.caption}`) : "", p.detail ? el("p", {}, p.detail) : "",
-      p.original.length ? el("p", {}, el("button", { onclick: () => story(p.original[0]) }, `${t("sameAs")}: ${p.duplicate_of.slice(0, 12)}`)) : "", el("p", { class: "soft" }, t("why"), " ", el("code", {}, `curate why ${run.name} ${p.key.slice(0, 12)}`))), right));
+      p.original.length ? el("p", {}, el("button", { onclick: () => story(p.original[0]) }, p.unsafe ? "" : el("img", { alt: "", src: `/image?row=${p.original[0]}&size=small` }), `${t("sameAs")}: ${p.duplicate_of.slice(0, 12)}`)) : "", el("p", { class: "soft" }, t("why"), " ", el("code", {}, `curate why ${run.name} ${p.key.slice(0, 12)}`))), right));
   if (!$("story").open) $("story").showModal();
 }
 function more() { $("story").close(); go({ ...near, like: String(opened.row) }); }
@@ -181,6 +180,7 @@ async function start() {
   $("language").addEventListener("click", () => { lang = lang === "zh" ? "en" : "zh"; draw(); });
   $("theme").addEventListener("click", () => theme(document.documentElement.dataset.theme === "dark" ? "light" : "dark"));
   $("help").addEventListener("click", () => $("keysHelp").showModal());
+  $("story").addEventListener("close", () => $("story").replaceChildren());
   document.addEventListener("keydown", keys); addEventListener("hashchange", read);
   try { run = await ask("/api/run"); read(); draw(); } catch (error) { fail(error); }
 }

@@ -44,6 +44,10 @@ HEADERS = {
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cache-Control": "no-store",
 }
+NO_PICTURE = (
+    b'<svg xmlns="http://www.w3.org/2000/svg" width="120" height="80"><rect x="1" y="1" width="118" height="78" rx="6" '
+    b'fill="none" stroke="#8a949c" stroke-dasharray="5 4"/><path d="M48 28l24 24m0-24l-24 24" stroke="#8a949c"/></svg>'
+)
 _COOKIE = "tuwen_browse"
 
 
@@ -204,7 +208,9 @@ class Handler(BaseHTTPRequestHandler):
         elif path == "/api/find":
             self._json(browser.find(given.get("key", "")))
         elif path == "/image":
-            self._send(browser.picture(given.get("row", ""), given.get("size", "small")), "image/jpeg")
+            # A pair without a picture is no error, and browsers would report a 404 as one.
+            made = browser.picture(given.get("row", ""), given.get("size", "small"))
+            self._send(made or NO_PICTURE, "image/jpeg" if made else "image/svg+xml")
         elif path == "/export":
             form = given.pop("format", "txt")
             kind = "text/plain" if form == "txt" else "application/x-ndjson"

@@ -119,8 +119,11 @@ class Browser:
         """The stage whose scorer made the run's vectors."""
         return next((s for s in self.recipe.stages if isinstance(s, Score)), None)
 
-    def scorer(self) -> Scorer:
-        """The run's own scorer; ``TuwenError`` where it cannot be had, or is another one now."""
+    def scorer(self, batch: int = 1) -> Scorer:
+        """The run's own scorer; ``TuwenError`` where it cannot be had, or is another one now.
+
+        ``batch`` is how many it sees at once: one for a query, the stage's for many.
+        """
         stage = self.score_stage
         if stage is None:
             raise UsageError("the run's recipe has no score stage, so there is no scorer to search with")
@@ -130,7 +133,12 @@ class Browser:
                 f"{stage.scorer} holds other weights now ({fingerprint(stage.scorer)}) than when the run was made "
                 f"({held}), so its vectors cannot be compared with the run's"
             )
-        return load_scorer(stage.scorer, "cpu", 1, stage.threads)
+        return load_scorer(stage.scorer, stage.device, batch, stage.threads, stage.precision)
+
+    def embed(self) -> Iterator[tuple[int, int]]:
+        """Make the vectors of the kept pairs, as the score stage would have; yields (done, of)."""
+        batch = self.score_stage.batch_size if self.score_stage else 1
+        yield from vectors.embed(self.run, self.table, self.pictures, self.scorer(batch))
 
     def space(self, kind: str) -> Vectors:
         """The run's vectors of images or captions, read when first asked for; ``UsageError`` where there are none."""
@@ -262,15 +270,12 @@ class Browser:
         told = story(row, self.recipe) | {"row": int(number), "unsafe": bool(with_unsafe(frame, self.unsafe)[0])}
         return told | {"original": self.table.keyed(row["duplicate_of"], 1) if row.get("duplicate_of") else []}
 
-    def picture(self, number: str, size: str) -> bytes:
-        """A JPEG of a pair's picture; ``NotThere`` where the run holds none."""
+    def picture(self, number: str, size: str) -> bytes | None:
+        """A JPEG of a pair's picture; None where the run holds none that can be decoded."""
         if size not in SIZES:
             raise UsageError(f"size {size!r}; {nearest(size, SIZES)}")
         row = self._row(number, ("unit", "ordinal", "key", "shard", "stage"))
-        made = self.pictures.shown(row["unit"], row["ordinal"], row["key"], row["shard"], row["stage"], size)
-        if made is None:
-            raise NotThere("the run holds no picture of this pair")
-        return made
+        return self.pictures.shown(row["unit"], row["ordinal"], row["key"], row["shard"], row["stage"], size)
 
     def find(self, key: str) -> list[int]:
         """Rows whose key starts with ``key`` (hex digits)."""

@@ -93,7 +93,8 @@ class Table:
         """The named columns (those the ledger has) of ``rows``, in their order; row numbers as ``row``."""
         wanted = [c for c in columns if c in self.names]
         owners = np.searchsorted(self.starts, rows, side="right") - 1
-        parts = [pl.DataFrame(schema={"row": pl.Int64})]
+        schema = self.lazy.collect_schema()
+        parts = [pl.DataFrame(schema={**{c: schema[c] for c in wanted}, "row": pl.Int64})]
         for owner in np.unique(owners):
             mine = rows[owners == owner]
             inside = mine - self.starts[owner]
