@@ -101,8 +101,8 @@ def test_an_impossible_selection_is_refused_in_words(small: Path, served: Served
     "query",
     [
         "holding=%5B%28*", "holding=%00", "holding=%ED%A0%80", "text=%00%00", "text=%F0%9F%98%80%E2%80%AE",
-        "from=999999", "count=0", "count=9999", "order=score&least=nan", "order=score&least=-inf&most=inf", "text=%20%20",
-        "holding=%22",
+        "from=999999", "count=0", "count=9999", "order=score&least=nan", "order=score&least=-inf&most=inf",
+        "text=%20%20", "holding=%22",
     ],
 )  # fmt: skip
 def test_an_odd_selection_is_answered(small: Path, served: Served, query: str) -> None:
