@@ -5,8 +5,8 @@
 Writes a synthetic run (units of 10,000 rows, captions of made-up Chinese, two vectors for every pair that reached the
 score) to a temporary folder and asks it over HTTP on this machine, as the page does; medians of ``--times`` answers,
 each to a question not asked before. The naive reader is what one would write first: the whole ledger into memory,
-filtered and cut for each question. The bound for a search is one matrix product over vectors that are in memory in single
-precision. No model runs: searches ask for pairs like one that is there. Pictures are not part of it.
+filtered and cut for each question. The bound for a search is one matrix product over vectors that are in memory in
+single precision. No model runs: searches ask for pairs like one that is there. Pictures are not part of it.
 """
 
 from __future__ import annotations
