@@ -9,14 +9,15 @@ Each path is two commands, typed here as a newcomer would in a new folder:
     tuwen/scripts/curate run photos -o mine -r photos        (their own folder; the environment is there by then)
 
 ``opened`` is a headless Chromium that has loaded the report without an error on its console. Setting up the
-environment downloads about 3 GB and is told apart (until its stamp is written). ``--environment`` names a Python that has
-tuwen's dependencies instead; nothing is then set up, and that time is missing, which the output says. The pictures of the
-folder are drawn by the sample's generator and saved with a .txt beside each before the clock starts.
+environment downloads about 3 GB and is told apart (until its stamp is written). ``--environment`` names a Python that
+has tuwen's dependencies instead; nothing is then set up, and that time is missing, which the output says. The pictures
+of the folder are the sample's, saved with a .txt beside each before the clock starts.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import platform
 import shutil
@@ -31,8 +32,6 @@ ROOT = Path(__file__).parents[1]
 
 def pictures(folder: Path, sample: Path, most: int) -> int:
     """Pictures of a sample crawl as a folder of images with sidecars; how many."""
-    import json
-
     folder.mkdir()
     made = 0
     for line in (sample / "pairs.jsonl").read_text("utf-8").splitlines():
@@ -95,9 +94,8 @@ def main() -> None:
     parser.add_argument("--pictures", type=int, default=200, help="pictures in the newcomer's folder, at most")
     parser.add_argument("--check", action="store_true", help="as always: ends with 1 where anything fails")
     given = parser.parse_args()
-    print(
-        f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores, {platform.system()}, Python {platform.python_version()}"
-    )
+    cores = len(os.sched_getaffinity(0))
+    print(f"{platform.machine()}, {cores} cores, {platform.system()}, Python {platform.python_version()}")
     commit = subprocess.run(["git", "-C", given.source, "rev-parse", "--short", "HEAD"], capture_output=True, text=True)
     print(f"commit {commit.stdout.strip() or 'unknown'}; load {os.getloadavg()[0]:.1f} when it began\n")
     environment = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "VIRTUAL_ENV")}
