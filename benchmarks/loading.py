@@ -62,7 +62,7 @@ def run_snippet(title: str, kind: str, code: str, folder: Path, older: str = "")
     """One snippet in ``folder``, by this Python."""
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "WANDB_MODE": "disabled"}
     with tempfile.TemporaryDirectory() as scratch:
-        environment["HF_DATASETS_CACHE"] = scratch
+        environment |= {"HF_DATASETS_CACHE": scratch, "CROISSANT_CACHE": scratch}
         if kind == "bash":
             environment["PATH"] = f"{Path(sys.executable).parent}:{environment['PATH']}"
             environment["PYTHONPATH"] = os.pathsep.join(p for p in (older, environment.get("PYTHONPATH", "")) if p)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -116,24 +119,37 @@ def test_croissant_names_every_file_and_its_hash(finished: Finished) -> None:
         assert hashlib.sha256((finished.run / item["contentUrl"]).read_bytes()).hexdigest() == item["sha256"]
 
 
-def test_mlcroissant_validates_and_iterates(
-    finished: Finished, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    mlcroissant = pytest.importorskip("mlcroissant", reason="pip install mlcroissant")
-    monkeypatch.setattr("mlcroissant._src.core.constants.EXTRACT_PATH", None, raising=False)
-    dataset = mlcroissant.Dataset(jsonld=str(finished.run / "croissant.json"))
-    issues = dataset.metadata.ctx.issues
-    assert (issues.errors, issues.warnings) == (set(), set())
-    counts = {r.id: sum(1 for _ in dataset.records(r.id)) for r in dataset.metadata.record_sets}
+READ = """
+import json, mlcroissant
+found = mlcroissant.Dataset(jsonld="croissant.json")
+issues, sets = found.metadata.ctx.issues, {r.id: list(found.records(r.id)) for r in found.metadata.record_sets}
+image = sets["images"][0]
+caption = next(c for c in sets["captions"] if c["captions/key"] == image["images/key"])
+print(json.dumps({
+    "issues": [*issues.errors, *issues.warnings],
+    "counts": {name: len(every) for name, every in sets.items()},
+    "key": image["images/key"].decode(),
+    "size": image["images/image"].size,
+    "caption": caption["captions/caption"].decode(),
+}))
+"""
+
+
+def test_mlcroissant_validates_and_iterates(finished: Finished, tmp_path: Path) -> None:
+    pytest.importorskip("mlcroissant", reason="pip install mlcroissant")
+    # Its own cache takes files of the same name for the same files, whatever run they are of.
+    environment = {**os.environ, "CROISSANT_CACHE": str(tmp_path)}
+    command = [sys.executable, "-c", READ]
+    done = subprocess.run(command, cwd=finished.run, env=environment, capture_output=True, text=True, check=True)
+    assert "context" not in done.stderr
+    told = json.loads(done.stdout)
     kept, inputs = finished.told["counts"]["kept"], finished.told["counts"]["inputs"]
-    assert counts == {"ledger": inputs, "images": kept, "captions": kept}
-    image = next(iter(dataset.records("images")))
-    caption = next(c for c in dataset.records("captions") if c["captions/key"] == image["images/key"])
-    key = image["images/key"].decode()
-    row = pl.scan_parquet(finished.run / "ledger" / "*.parquet").filter(pl.col("key") == key, status="kept").collect()
-    assert caption["captions/caption"].decode() == row["caption"][0]
-    assert image["images/image"].size == (row["shipped_width"][0], row["shipped_height"][0])
-    assert [r for r in caplog.records if "context" in r.getMessage()] == []
+    assert told["issues"] == []
+    assert told["counts"] == {"ledger": inputs, "images": kept, "captions": kept}
+    ledger = pl.scan_parquet(finished.run / "ledger" / "*.parquet")
+    row = ledger.filter(pl.col("key") == told["key"], status="kept").collect()
+    assert told["caption"] == row["caption"][0]
+    assert told["size"] == [row["shipped_width"][0], row["shipped_height"][0]]
 
 
 def test_a_run_without_shards_has_a_valid_croissant(finished: Finished, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ spec.loader.exec_module(loading)
 SAMPLE = {
     "webdataset": r"^\(\d+, \d+\) [一-鿿].* -?0\.\d+",
     "datasets": r"^\d+ \(\d+, \d+\) [一-鿿].*\n[0-9a-f]{32} [一-鿿]",
-    "polars": r"kept.*[0-9a-f]{31}",
+    "polars": r"kept.*[0-9a-f]{28}",
     "duckdb": r"low_score.*[0-9a-f]{32}",
     "open_clip": "",
 }
