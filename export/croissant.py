@@ -1,4 +1,4 @@
-"""Croissant metadata (JSON-LD, version 1.0): what the files are, and the ledger as a record set."""
+"""Croissant metadata (JSON-LD, version 1.0): what the files are, and ledger, images and captions as record sets."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ CONTEXT: dict[str, Any] = {
     "data": {"@id": "cr:data", "@type": "@json"},
     "dataType": {"@id": "cr:dataType", "@type": "@vocab"},
     "dct": "http://purl.org/dc/terms/",
+    "equivalentProperty": "cr:equivalentProperty",
     "examples": {"@id": "cr:examples", "@type": "@json"},
     "extract": "cr:extract",
     "field": "cr:field",
@@ -42,6 +43,7 @@ CONTEXT: dict[str, Any] = {
     "regex": "cr:regex",
     "repeated": "cr:repeated",
     "replace": "cr:replace",
+    "samplingRate": "cr:samplingRate",
     "sc": "https://schema.org/",
     "separator": "cr:separator",
     "source": "cr:source",
@@ -62,23 +64,41 @@ def write_croissant(run: str) -> None:
 
 
 def croissant(told: dict[str, Any], ledger: list[tuple[str, str]], shards: list[dict[str, Any]]) -> dict[str, Any]:
-    """The document: a file object per shard and ledger file, and a record set per ledger file."""
+    """The document: every file with its hash, and as record sets the ledger, the images and the captions.
+
+    Images and captions are two record sets that share ``key``: mlcroissant joins no two file sets of an archive.
+    """
     objects = [_object(f"shards/{s['name']}", "application/x-tar", s["sha256"]) for s in shards]
     tables = [_object(f"ledger/{name}", "application/x-parquet", digest) for name, digest in ledger]
+    sets = [_files("ledger-files", "ledger/*.parquet", "application/x-parquet", [])]
+    records = [_record_set("ledger", [_column(c) for c in _plain()])]
+    if shards:
+        sets.append(_files("image-files", "*.jpg", "image/jpeg", objects))
+        sets.append(_files("caption-files", "*.txt", "text/plain", objects))
+        records.append(_record_set("images", _members("images", "image", "sc:ImageObject", "image-files", "jpg")))
+        records.append(_record_set("captions", _members("captions", "caption", "sc:Text", "caption-files", "txt")))
     return {
         "@context": CONTEXT,
         "@type": "sc:Dataset",
         "name": f"tuwen-{told['recipe']['name']}",
-        "description": f"Chinese image-text pairs made by tuwen {told['version']}: {told['counts']['kept']} kept.",
+        "description": f"Chinese image-text pairs made by tuwen {told['version']}: {told['counts']['kept']} kept. "
+        "README.md beside this file is the data statement.",
         "conformsTo": "http://mlcommons.org/croissant/1.0",
         "version": "1.0.0",
         "datePublished": told["created"][:10],
+        "inLanguage": "zh",
+        "keywords": ["image-text", "Chinese", "webdataset"],
         "license": "https://choosealicense.com/no-permission/",
         "url": "https://pypi.org/project/tuwen",
         "citeAs": "tuwen, Chinese image-text pairs",
-        "distribution": [*objects, *tables],
-        "recordSet": [_records(f"ledger-{i}", table["@id"]) for i, table in enumerate(tables)],
+        "distribution": [*objects, *tables, *sets],
+        "recordSet": records,
     }
+
+
+def _files(name: str, pattern: str, kind: str, inside: list[dict[str, Any]]) -> dict[str, Any]:
+    told = {"@type": "cr:FileSet", "@id": name, "name": name, "encodingFormat": kind, "includes": pattern}
+    return told | ({"containedIn": [{"@id": o["@id"]} for o in inside]} if inside else {})
 
 
 def _object(path: str, kind: str, digest: str) -> dict[str, Any]:
@@ -92,8 +112,8 @@ def _object(path: str, kind: str, digest: str) -> dict[str, Any]:
     }
 
 
-def _records(name: str, source: str) -> dict[str, Any]:
-    return {"@type": "cr:RecordSet", "@id": name, "name": name, "field": [_field(name, source, c) for c in _plain()]}
+def _record_set(name: str, fields: list[dict[str, Any]]) -> dict[str, Any]:
+    return {"@type": "cr:RecordSet", "@id": name, "name": name, "field": fields}
 
 
 @cache
@@ -102,15 +122,26 @@ def _plain() -> tuple[str, ...]:
     return tuple(c.name for c in COLUMNS.values() if c.ledger and _type(c.dtype))
 
 
-def _field(record: str, source: str, column: str) -> dict[str, Any]:
-    return {
-        "@type": "cr:Field",
-        "@id": f"{record}/{column}",
-        "name": column,
-        "description": COLUMNS[column].doc,
-        "dataType": _type(COLUMNS[column].dtype),
-        "source": {"fileObject": {"@id": source}, "extract": {"column": column}},
-    }
+def _column(column: str) -> dict[str, Any]:
+    kind = _type(COLUMNS[column].dtype)
+    source = {"fileSet": {"@id": "ledger-files"}, "extract": {"column": column}}
+    return _field("ledger", column, kind, COLUMNS[column].doc, source)
+
+
+def _members(record: str, name: str, kind: str, source: str, suffix: str) -> list[dict[str, Any]]:
+    """Fields ``key`` and ``name`` over the files ``KEY.suffix`` of the shards."""
+    of = {"fileSet": {"@id": source}}
+    named = {**of, "extract": {"fileProperty": "filename"}, "transform": {"regex": rf"^(.*)\.{suffix}$"}}
+    content = {**of, "extract": {"fileProperty": "content"}}
+    return [
+        _field(record, "key", "sc:Text", COLUMNS["key"].doc, named),
+        _field(record, name, kind, f"{name} as it ships", content),
+    ]
+
+
+def _field(record: str, name: str, kind: str | None, about: str, source: dict[str, Any]) -> dict[str, Any]:
+    told = {"@type": "cr:Field", "@id": f"{record}/{name}", "name": name, "description": about}
+    return {**told, "dataType": kind, "source": source}
 
 
 @cache

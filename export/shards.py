@@ -42,12 +42,18 @@ class ShardInfo:
 def sample_jsons(rows: pl.DataFrame) -> Iterator[dict[str, Any]]:
     """What each KEY.json holds: the row's columns that have a value, without bytes and without the run's own.
 
-    Bytes are signatures for the relate phase; they stand in the ledger.
+    Bytes are signatures for the relate phase; they stand in the ledger. Hashes of 64 bits are written as 16 hex digits:
+    few readers of JSON hold numbers of that size (JavaScript rounds them, Arrow refuses them).
     """
     told = [c for c in rows.get_columns() if c.name not in OMITTED and c.dtype != pl.Binary and c.count()]
     names = [c.name for c in told]
-    for values in zip(*(c.to_list() for c in told), strict=True):
+    for values in zip(*(_plain(c) for c in told), strict=True):
         yield {name: value for name, value in zip(names, values, strict=True) if value is not None}
+
+
+def _plain(column: pl.Series) -> list[Any]:
+    values = column.to_list()
+    return [None if v is None else f"{v:016x}" for v in values] if column.dtype == pl.UInt64 else values
 
 
 def write_shard(path: str, samples: Iterable[tuple[str, bytes, str, dict[str, Any]]]) -> ShardInfo:

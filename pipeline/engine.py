@@ -36,7 +36,7 @@ from .units import Unit
 
 RUN_FILES = (
     *("run.json", "plan.json", "ledger", "shards", "parts"),
-    *("thumbs.parquet", "report.html", "README.md", "croissant.json"),
+    *("thumbs.parquet", "embeddings.parquet", "report.html", "README.md", "croissant.json"),
     *("amend.json", "amending", "retrying"),
 )
 STAYS = "removed.parquet"

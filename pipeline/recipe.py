@@ -20,7 +20,7 @@ from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import MarkedYAMLError
 
 from .errors import RecipeError, nearest
-from .registry import STAGES, stage_class
+from .registry import STAGES, spec, stage_class
 from .stage import StageModel
 
 
@@ -53,7 +53,7 @@ class Recipe(BaseModel):
         stages = []
         for stage in self.stages:
             hidden = set() if operational else set(stage.operational())
-            stages.append({"name": stage.name, **stage.model_dump(mode="json", exclude=hidden)})
+            stages.append({"name": spec(stage), **stage.model_dump(mode="json", exclude=hidden)})
         return {"name": self.name, "stages": stages, "shards": self.shards.model_dump()}
 
     @property
@@ -155,7 +155,7 @@ def _entry(file: str, stages: CommentedSeq, i: int) -> tuple[str, CommentedMap, 
         raise RecipeError(
             f"{file}:{line}: given {item!r}; expected a stage's name, or its name with its fields under it"
         )
-    if name not in STAGES:
+    if name not in STAGES and ":" not in name:
         raise RecipeError(f"{file}:{line}: no stage is named {name!r}; {nearest(name, STAGES)}")
     if not isinstance(fields, CommentedMap):
         raise RecipeError(f"{file}:{line}: {name}: given {fields!r}; expected fields as `field: value` lines")
@@ -172,13 +172,18 @@ def _apply_sets(entries: list[tuple[str, CommentedMap, int]], sets: Sequence[str
         if stage == "shards":
             document.setdefault("shards", CommentedMap())[field] = parsed
             continue
-        named = [fields for name, fields, _ in entries if name == stage]
+        named = [fields for name, fields, _ in entries if _called(name) == stage]
         if not named:
             raise RecipeError(
-                f"--set {change!r}: {stage!r} is not in this recipe; {nearest(stage, [e[0] for e in entries])}"
+                f"--set {change!r}: {stage!r} is not in this recipe; {nearest(stage, [_called(e[0]) for e in entries])}"
             )
         for fields in named:
             fields[field] = parsed
+
+
+def _called(name: str) -> str:
+    """The name that a stage goes by in the ledger, from what names it in the recipe."""
+    return stage_class(name).name if ":" in name else name
 
 
 def _stage(file: str, name: str, fields: CommentedMap, line: int) -> StageModel:

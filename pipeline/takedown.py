@@ -125,10 +125,10 @@ def _stage_rows(run: str, rows: pl.DataFrame, now: str) -> list[str]:
 
 
 def _stage_thumbs(run: str, rows: pl.DataFrame) -> None:
-    path = files.join(run, "thumbs.parquet")
-    if files.exists(path):
-        thumbs = files.read_parquet(path).join(rows, on=["unit", "ordinal"], how="anti")
-        files.write_parquet(amend.staged(run, "thumbs.parquet"), thumbs)
+    for name in ("thumbs.parquet", "embeddings.parquet"):  # the second is what `curate browse --embed` leaves
+        if files.exists(path := files.join(run, name)):
+            left = files.read_parquet(path).join(rows, on=["unit", "ordinal"], how="anti")
+            files.write_parquet(amend.staged(run, name), left)
 
 
 def _stage_parts(run: str, rows: pl.DataFrame) -> None:

@@ -21,13 +21,13 @@ LONGEST = 160
 SCHEMA = {"unit": pl.String, "ordinal": pl.UInt32, "key": pl.String, "thumb": pl.Binary}
 
 
-def thumbnail(image: bytes) -> bytes | None:
-    """A JPEG of at most 160 pixels on the longer side, or None where the image does not decode."""
+def thumbnail(image: bytes, longest: int = LONGEST) -> bytes | None:
+    """A JPEG of at most ``longest`` pixels on the longer side, or None where the image does not decode."""
     try:
-        pixels = load(image, LONGEST, LONGEST)[1]
+        pixels = load(image, longest, longest)[1]
     except BadImage:
         return None
-    scale = LONGEST / max(pixels.shape[:2])
+    scale = longest / max(pixels.shape[:2])
     if scale < 1:
         size = (max(1, round(pixels.shape[1] * scale)), max(1, round(pixels.shape[0] * scale)))
         pixels = cv2.resize(pixels, size, interpolation=cv2.INTER_AREA).astype(np.uint8, copy=False)

@@ -1,0 +1,1 @@
+"""A finished run in the browser of the same machine: paging, search, one pair's story, lists of keys."""
