@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
+from . import cli_train
 from .errors import InputError, TuwenError, UsageError
 
 app = typer.Typer(
@@ -351,6 +352,8 @@ def text(
         f"{told['inputs']} captions = {told['kept']} kept + {told['dropped']} dropped + {told['failed']} failed"
     )
 
+
+cli_train.add(app)
 
 lexicons = typer.Typer(help="Lexicons of sensitive words.", no_args_is_help=True, rich_markup_mode=None)
 app.add_typer(lexicons, name="lexicon")
