@@ -18,7 +18,7 @@ from ..export.shards import ShardInfo, write_index, write_shard
 from ..scoring.negatives import negatives
 from .draw import render
 from .faults import encode
-from .world import caption, random_scene
+from .world import KINDS, Scene, caption, random_scene
 
 Sample = tuple[str, bytes, str, dict[str, Any]]
 
@@ -28,19 +28,22 @@ def samples(n: int, seed: int, side: int = 64, mismatched: float = 0.0) -> Itera
     rng = np.random.default_rng([seed, 7])
     for i in range(n):
         scene = random_scene(rng)
-        picture = cv2.resize(render(scene, 2 * side), (side, side), interpolation=cv2.INTER_AREA).astype(np.uint8)
         wrong = rng.random() < mismatched
         words = caption(random_scene(rng) if wrong else scene, rng)
         key = f"{seed:06d}{i:08d}"
         made = [{"kind": kind, "caption": c} for kind, c in negatives(words, key)]
         told = {"key": key, "negatives": made, "mismatched": bool(wrong), "concept": concept(scene)}
-        yield key, encode(picture, quality=90), words, told
+        yield key, picture(scene, side), words, told
 
 
-def concept(scene: Any) -> str:
+def picture(scene: Scene, side: int) -> bytes:
+    """The scene as a JPEG of ``side`` pixels, drawn at twice the size."""
+    drawn = cv2.resize(render(scene, 2 * side), (side, side), interpolation=cv2.INTER_AREA)
+    return encode(drawn.astype(np.uint8), quality=90)
+
+
+def concept(scene: Scene) -> str:
     """The kind of the scene's first thing, in Chinese."""
-    from .world import KINDS
-
     return KINDS[scene.things[0].kind].names[0]
 
 
