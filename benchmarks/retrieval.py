@@ -329,7 +329,7 @@ def held_out(root: Path, n: int, seed: int) -> tuple[evaluate.Pairs, list[bytes]
 
 def claims(given: argparse.Namespace) -> list[str]:
     """Must-show 3."""
-    base = [f"train.steps={given.steps}", f"data.batch={given.batch}", "train.warmup=20", "train.learning_rate=0.002"]
+    base = [f"train.steps={given.steps}", f"data.batch={given.batch}", "train.warmup=15", "train.learning_rate=0.003"]
     slow = [
         "train.momentum=true",
         "train.momentum_decay=0.98",
@@ -582,11 +582,11 @@ def main() -> None:
         "--only", choices=("clean", "noisy", "shared"), action="append", help="one comparison; repeatable"
     )
     some.add_argument("--seeds", type=int, default=3)
-    some.add_argument("--steps", type=int, default=160)
+    some.add_argument("--steps", type=int, default=120)
     some.add_argument("--batch", type=int, default=96)
     some.add_argument("--samples", type=int, default=3000)
     some.add_argument("--noise", type=float, default=0.4)
-    some.add_argument("--test", type=int, default=400)
+    some.add_argument("--test", type=int, default=200)
     real = parts.add_parser("photos", parents=[common], help="Flickr8k-CN")
     real.add_argument("--data", type=Path, required=True, help="folder with captions.jsonl and images_224/")
     real.add_argument("--steps", type=int, default=250)
