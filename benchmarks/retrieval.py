@@ -332,7 +332,7 @@ def claims(given: argparse.Namespace) -> list[str]:
     base = [f"train.steps={given.steps}", f"data.batch={given.batch}", "train.warmup=15", "train.learning_rate=0.003"]
     slow = [
         "train.momentum=true",
-        "train.momentum_decay=0.98",
+        "train.momentum_decay=0.95",
         f"train.queue={4 * given.batch}",
         "train.momentum_ramp=0.3",
     ]
@@ -341,7 +341,7 @@ def claims(given: argparse.Namespace) -> list[str]:
         f"{given.test} held out"
     )
     print(
-        "momentum distillation: decay 0.98, queue of four batches, alpha 0.4 (ALBEF's 0.995 and 65,536 fit its steps)"
+        "momentum distillation: decay 0.95, queue of four batches, alpha 0.4 (ALBEF's 0.995 and 65,536 fit its steps)"
     )
     chosen = set(given.only or ("clean", "noisy", "shared"))
     with tempfile.TemporaryDirectory() as scratch:
@@ -531,7 +531,21 @@ def curate(words: list[str], show: bool = False) -> None:
 
 
 def open_clip_command(given: argparse.Namespace) -> list[str]:
-    """Must-show 6."""
+    """Must-show 6.
+
+    open_clip's extra ``training`` asks for webdataset 0.2.86 at most: later ones put markers between shards that
+    its reader does not know, whosever the shards are.
+    """
+    environment = dict(os.environ)
+    if given.webdataset:
+        environment["PYTHONPATH"] = os.pathsep.join(
+            [str(given.webdataset.absolute()), environment.get("PYTHONPATH", "")]
+        )
+    told = subprocess.run(
+        [sys.executable, "-c", "import webdataset; print(webdataset.__version__)"],
+        capture_output=True, text=True, env=environment,
+    )  # fmt: skip
+    print(f"webdataset {told.stdout.strip()}; open_clip[training] asks for 0.2.86 at most")
     check = Checks()
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
@@ -544,7 +558,7 @@ def open_clip_command(given: argparse.Namespace) -> list[str]:
         words += ["--logs", str(root / "logs"), "--name", "tuwen", "--save-frequency", "0"]
         print("python -m open_clip_train.main " + " ".join(words).replace(str(root), "DIR"))
         command = [sys.executable, "-m", "open_clip_train.main", *words]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=root)
+        done = subprocess.run(command, capture_output=True, text=True, timeout=900, cwd=root, env=environment)
         log = root / "logs" / "tuwen" / "out.log"
         said = log.read_text() if log.exists() else ""
         for line in said.splitlines():
@@ -590,7 +604,12 @@ def main() -> None:
     real = parts.add_parser("photos", parents=[common], help="Flickr8k-CN")
     real.add_argument("--data", type=Path, required=True, help="folder with captions.jsonl and images_224/")
     real.add_argument("--steps", type=int, default=250)
-    parts.add_parser("open-clip", parents=[common], help="open_clip's training command on our shards")
+    user = parts.add_parser("open-clip", parents=[common], help="open_clip's training command on our shards")
+    user.add_argument(
+        "--webdataset",
+        type=Path,
+        help="folder that holds webdataset 0.2.86 (pip install --target FOLDER --no-deps webdataset==0.2.86)",
+    )
     inner = parts.add_parser("rank", help="one process of exact's torchrun; not for people")
     inner.add_argument("--out", type=Path)
     given = parser.parse_args()
