@@ -19,6 +19,10 @@ from tuwen.trainers.evaluate import Labels, Pairs
 WORDS = ("红", "蓝", "猫", "狗", "一", "两")
 
 
+def f32(rows: Any) -> Any:
+    return np.asarray(rows, np.float32)
+
+
 class Bags:
     """A scorer whose images say in bytes which of ``WORDS`` they show."""
 
@@ -33,23 +37,23 @@ class Bags:
 
 
 def pairs(captions: list[str], right: list[tuple[int, int]], images: Any, texts: Any) -> Pairs:
-    return Pairs(captions, np.array(right), np.float32(images), np.float32(texts), [{} for _ in images])
+    return Pairs(captions, np.array(right), f32(images), f32(texts), [{} for _ in images])
 
 
 def test_ranks_count_every_right_answer_and_no_lucky_ties() -> None:
     queries = np.eye(3, dtype=np.float32)
-    keys = np.float32([[0.9, 0, 1], [0.8, 1, 0], [0.7, 0.5, 0], [0.8, 0, 0.2]])
+    keys = f32([[0.9, 0, 1], [0.8, 1, 0], [0.7, 0.5, 0], [0.8, 0, 0.2]])
     right = np.array([[0, 0], [0, 2], [1, 2], [2, 1]])
     # 0: its better answer is first; 1: second; 2: keys 1 and 2 tie at zero, so the worst place counts.
     assert evaluate.ranks(queries, keys, right).tolist() == [1, 2, 4]
     constant = np.ones((4, 2), np.float32)
     assert evaluate.ranks(constant, constant, np.array([[i, i] for i in range(4)])).tolist() == [4] * 4
     # Other right answers do not stand in the way of the best one.
-    assert evaluate.ranks(np.float32([[1]]), np.float32([[3], [3], [1]]), np.array([[0, 0], [0, 1]])).tolist() == [1]
+    assert evaluate.ranks(f32([[1]]), f32([[3], [3], [1]]), np.array([[0, 0], [0, 1]])).tolist() == [1]
 
 
 def test_shared_captions_and_images_are_one(tmp_path: Path) -> None:
-    rows = [
+    rows: list[tuple[str, bytes, str, dict[str, Any]]] = [
         ("a", "一红猫".encode(), "一只红猫", {}),
         ("b", "红猫".encode(), "一只红猫", {}),
         ("c", "一红猫".encode(), "红猫", {"captions_merged": ["一只猫"]}),
@@ -80,7 +84,7 @@ def test_shared_captions_and_images_are_one(tmp_path: Path) -> None:
 def test_auc_alignment_and_uniformity() -> None:
     n = 60
     draw = np.random.default_rng(0).normal(size=(n, 8))
-    rows = np.float32(draw / np.linalg.norm(draw, axis=1, keepdims=True))
+    rows = f32(draw / np.linalg.norm(draw, axis=1, keepdims=True))
     own = [(i, i) for i in range(n)]
     same = pairs([str(i) for i in range(n)], own, rows, rows)
     assert evaluate.auc(same).value == 1.0
