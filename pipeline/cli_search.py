@@ -1,0 +1,51 @@
+"""`curate search`: photos of a folder by words, offline; and `curate quantise`, which makes a small model for it."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+AsJson = Annotated[bool, typer.Option("--json", help="print one JSON document instead of lines")]
+
+
+def search(
+    photos: Annotated[Path, typer.Argument(help="a folder of photos; folders in it are searched too")],
+    query: Annotated[str, typer.Argument(help="what to look for, as in 红色的花")],
+    model: Annotated[
+        str, typer.Option(help="a folder of ONNX files (`curate export-scorer`), or any scorer's name or folder")
+    ] = "embedded",
+    top: Annotated[int, typer.Option(min=1, help="photos to show")] = 20,
+    cache: Annotated[
+        Path | None, typer.Option(help="folder for index and exported models [default: the index beside the photos]")
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="read every photo again, not only those of another size or time")
+    ] = False,
+    threads: Annotated[int, typer.Option("--threads", "-j", min=0, help="0 means all cores")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Search a folder of photos by words, offline; its index follows photos that come, go, move or change."""
+    from ..trainers.search import search as searching
+    from . import terminal
+
+    told = searching(photos, query, model, top, cache, threads or os.cpu_count() or 1, trust_stamps=not check)
+    if as_json:
+        terminal.print_json(told)
+        return
+    changes = told["changes"]
+    counts = ", ".join(f"{changes[k]} {k}" for k in ("added", "changed", "moved", "removed") if changes[k])
+    terminal.err.print(f"{told['photos']} photos" + (f"; {counts}" if counts else ""))
+    for problem in changes["problems"]:
+        terminal.err.print(f"not searched: {problem['path']}: {problem['problem']}", markup=False)
+    for note in told["notes"]:
+        terminal.err.print(f"note: {note}", markup=False)
+    for result in told["results"]:
+        terminal.out.print(f"{result['score']:.3f}  {result['path']}", markup=False)
+
+
+def add(app: typer.Typer) -> None:
+    """Put the commands of this file into ``app``."""
+    app.command()(search)
