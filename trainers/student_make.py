@@ -1,0 +1,191 @@
+"""From a teacher's folder and a stream of pairs to a student's: open_clip's format, ONNX, int8 (``train_student``).
+
+OUT/open_clip_config.json, open_clip_model.safetensors, tokenizer files    the student, as open_clip loads it
+OUT/onnx/     both towers for onnxruntime          OUT/int8/     the same in 8-bit integers
+OUT/fusion.jsonl, OUT/student.jsonl                the losses            OUT/student.json     what was made, and how
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from torch import Tensor, nn
+
+from ..pipeline.errors import UsageError
+from ..scoring.export_scorer import export_scorer
+from ..scoring.scorer import EMBEDDED, embedded_folder, fingerprint, model_and_tokenizer
+from .export_student import quantise
+from .fusion import FusedTeacher, FusionConfig
+from .search import write_sums
+from .student import DistilConfig, Prepare, Targets, Teacher, fit_fusion, fit_student, parameters
+
+TOKENIZER = ("tokenizer", "vocab", "special_tokens_map", "added_tokens", "merges", "sentencepiece", "spiece")
+
+
+@dataclass(frozen=True)
+class StudentConfig:
+    """What is made of the teacher."""
+
+    share: float = 0.25
+    """Parameters of the student at most, as a share of the teacher's two towers."""
+    side: int = 0
+    """Pixels: the side of the student's square images; 0 takes the teacher's. Half of it costs a quarter."""
+    fusion: FusionConfig = field(default_factory=FusionConfig)
+    fusion_steps: int = 1000
+    """Batches the fusion encoder is trained for; 0 distils from the towers alone."""
+    distil: DistilConfig = field(default_factory=lambda: DistilConfig(steps=5000))
+
+
+def train_student(
+    teacher: str,
+    batches: Callable[[], Iterable[Any]],
+    calibrate: tuple[Sequence[Image.Image], Sequence[str]],
+    out: Path,
+    config: StudentConfig,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """Make a student of ``teacher`` (a folder in open_clip's format, or ``embedded``) in ``out``.
+
+    ``batches`` gives a fresh stream of (images uint8 (n, 3, h, w) at the teacher's size, captions, ...) whenever it is
+    called; ``calibrate`` are pictures and captions for the int8 scales. Returns what ``student.json`` says.
+    """
+    folder = embedded_folder() if teacher == EMBEDDED else Path(teacher.removeprefix("local-dir:"))
+    if not (folder / "open_clip_config.json").is_file():
+        raise UsageError(f"{teacher} holds no open_clip_config.json; the teacher is a folder in open_clip's format")
+    if out.exists() and any(out.iterdir()) and not (out / "student.json").is_file():
+        raise UsageError(f"{out} is not empty and holds no student; give an empty or new folder")
+    out.mkdir(parents=True, exist_ok=True)
+    told = json.loads((folder / "open_clip_config.json").read_text("utf-8"))
+    where = torch.device(device)
+    model, _, tokenize = model_and_tokenizer(folder, device)
+    preprocess = told.get("preprocess_cfg") or {}
+    mean, std = (tuple(preprocess.get(k) or getattr(model.visual, f"image_{k}")) for k in ("mean", "std"))
+    prepare = Prepare(mean, std, tokenize, where)
+    records: dict[str, Any] = {}
+    source: nn.Module = model
+    if config.fusion_steps:
+        torch.manual_seed(config.distil.seed)
+        fused = FusedTeacher(model, config.fusion).to(where)
+        settings = DistilConfig(steps=config.fusion_steps, seed=config.distil.seed)
+        records["fusion"] = fit_fusion(fused, prepare, batches(), settings, out / "fusion.jsonl")[-1]
+        source = fused
+    small = shrink(told["model_cfg"], config.share, config.side)
+    torch.manual_seed(config.distil.seed)
+    student = build(small).to(where)
+    side = int(small["vision_cfg"]["image_size"])
+
+    def seen(pixels: Tensor) -> Tensor:
+        return pixels if pixels.shape[-1] == side else F.interpolate(pixels, (side, side), mode="area")
+
+    learned: Callable[[Tensor, Tensor], Targets] = Teacher(source)
+    records["student"] = fit_student(student, prepare, batches(), config.distil, learned, out / "student.jsonl", seen)[
+        -1
+    ]
+    save(student.cpu().eval(), small, {**preprocess, "size": side, "mean": mean, "std": std}, folder, out)
+    for name in ("onnx", "int8"):
+        shutil.rmtree(out / name, ignore_errors=True)
+    exported = export_scorer(str(out), out / "onnx")
+    write_sums(out / "onnx")
+    record = {
+        "teacher": {"name": folder.name, "hash": fingerprint(str(folder)), "parameters": towers(model)},
+        "parameters": parameters(student),
+        "share": round(parameters(student) / towers(model), 4),
+        "settings": asdict(config),
+        "last": records,
+        "onnx_difference": exported["difference"],
+        "int8": quantise(out / "onnx", out / "int8", *calibrate),
+        "torch": torch.__version__,
+    }
+    (out / "student.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    return record
+
+
+def towers(model: Any) -> int:
+    """Parameters of both towers of a model, without a decoder or fusion."""
+    return parameters(model.visual) + parameters(model.text) if hasattr(model, "text") else parameters(model)
+
+
+def build(model_cfg: dict[str, Any]) -> Any:
+    """A dual stream of open_clip with towers of its own for images and captions."""
+    import open_clip
+
+    return open_clip.CustomTextCLIP(**{k: v for k, v in model_cfg.items() if k != "custom_text"})
+
+
+def shrink(model_cfg: dict[str, Any], share: float, side: int = 0) -> dict[str, Any]:
+    """The configuration of a dual stream of two transformers with at most ``share`` of a model's parameters.
+
+    Widths and depths of the towers are scaled together (depth by the square root of the width), patches grow or shrink
+    with the image so that their number stays, and the embedding keeps its size, so that features can be compared. The
+    student's text tower sees both directions and takes the teacher's tokenizer.
+    """
+    if not 0 < share <= 1:
+        raise UsageError(f"share {share} is none; give the student's part of the teacher's parameters, as in 0.25")
+    vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
+    with torch.device("meta"):
+        whole = towers(_whole(model_cfg))
+    depth = vision.get("layers", 12)
+    depth, width = (12, 768) if not isinstance(depth, int) else (depth, vision.get("width", 768))
+    size = vision.get("image_size", 224)
+    size = size if isinstance(size, int) else size[0]
+    patch = vision.get("patch_size", 16)
+    for step in range(99, 1, -1):
+        factor = step / 100
+        deep = factor**0.5
+        wide, narrow = (max(16, 8 * round(w * factor / 8)) for w in (width, text.get("width", 512)))
+        seen = {
+            "image_size": side or size,
+            "patch_size": max(1, round(patch * (side or size) / size)),
+            "width": wide,
+            "layers": max(1, round(depth * deep)),
+            "head_width": wide // _heads(wide),
+            "pool_type": "avg",
+        }
+        read = {
+            k: text[k] for k in ("context_length", "vocab_size", "hf_tokenizer_name", "pad_id", "eos_id") if k in text
+        }
+        read |= {"width": narrow, "heads": _heads(narrow), "layers": max(1, round(text.get("layers", 12) * deep))}
+        read |= {"no_causal_mask": True, "pool_type": "first"}
+        made = {
+            "embed_dim": model_cfg["embed_dim"],
+            "vision_cfg": seen,
+            "text_cfg": read,
+            "custom_text": True,
+        }
+        with torch.device("meta"):
+            if parameters(build(made)) <= share * whole:
+                return made
+    raise UsageError(f"no student of {share:.1%} of {whole:,} parameters: its vocabulary alone is larger")
+
+
+def _whole(model_cfg: dict[str, Any]) -> Any:
+    import open_clip
+
+    kind = open_clip.CoCa if "multimodal_cfg" in model_cfg else open_clip.CustomTextCLIP
+    return kind(**{k: v for k, v in model_cfg.items() if k != "custom_text"})
+
+
+def _heads(width: int) -> int:
+    """Heads of at most 64 channels, at least 4 heads where they divide the width (by 8, always)."""
+    return max(4, next(n for n in range(1, width) if width % n == 0 and width // n <= 64))
+
+
+def save(model: nn.Module, model_cfg: dict[str, Any], preprocess: dict[str, Any], tokenizer: Path, out: Path) -> None:
+    """Write ``model`` to ``out`` in open_clip's format, with the tokenizer of the folder ``tokenizer``."""
+    from safetensors.torch import save_file
+
+    weights = {k: v.detach().contiguous() for k, v in model.state_dict().items()}
+    save_file(weights, out / "open_clip_model.safetensors", metadata={"format": "pt"})
+    for path in tokenizer.iterdir():
+        if path.is_file() and path.name.startswith(TOKENIZER):
+            shutil.copy(path, out)
+    text = json.dumps({"model_cfg": model_cfg, "preprocess_cfg": preprocess}, indent=1)
+    (out / "open_clip_config.json").write_text(text + "\n", "utf-8")
