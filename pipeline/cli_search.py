@@ -46,6 +46,34 @@ def search(
         terminal.out.print(f"{result['score']:.3f}  {result['path']}", markup=False)
 
 
+def quantise(
+    source: Annotated[Path, typer.Argument(metavar="ONNX", help="a folder that `curate export-scorer` made")],
+    out: Annotated[Path, typer.Option("-o", "--out", help="the folder to write")],
+    photos: Annotated[Path, typer.Option(help="a folder of photos like those that it will see")],
+    captions: Annotated[Path, typer.Option(help="a text file of captions or queries, one a line")],
+    most: Annotated[int, typer.Option(min=16, help="photos, and captions, to calibrate on at most")] = 256,
+    as_json: AsJson = False,
+) -> None:
+    """Make 8-bit integer models of an ONNX scorer: about a third of the size, checked against the original."""
+    from ..trainers.export_student import quantise as quantising
+    from ..trainers.search import pictures
+    from . import terminal
+    from .errors import InputError
+
+    if not captions.is_file():
+        raise InputError(f"{captions} is no file; expected a text file with one caption a line")
+    lines = [line.strip() for line in captions.read_text("utf-8").splitlines() if line.strip()]
+    told = quantising(source, out, pictures(photos, most), lines[:most])
+    if as_json:
+        terminal.print_json(told)
+        return
+    for name, tower in told["towers"].items():
+        size = f"{tower['bytes_before'] / 1e6:.1f} MB to {tower['bytes'] / 1e6:.1f} MB"
+        terminal.out.print(f"{name}: {size}; mean cosine with the original {tower['cosine']}")
+    terminal.out.print(f"wrote {out}", markup=False)
+
+
 def add(app: typer.Typer) -> None:
     """Put the commands of this file into ``app``."""
     app.command()(search)
+    app.command()(quantise)

@@ -118,14 +118,10 @@ def _best(path: Path, work: Path, inputs: NDArray[Any]) -> dict[str, Any]:
                 extra_options={"CalibPercentile": 99.99},
             )
         cosine = (wanted * _features(work / file, held)).sum(1)
-        found.append({"file": file, "range": method.lower(), "cosine": round(float(cosine.mean()), 5)})
+        told = {"cosine": round(float(cosine.mean()), 5), "least_cosine": round(float(cosine.min()), 5)}
+        found.append({"file": file, "range": method.lower(), **told})
     best: dict[str, Any] = max(found, key=lambda one: one["cosine"])
-    sizes = {"bytes": (work / best["file"]).stat().st_size, "bytes_before": path.stat().st_size}
-    return {
-        **best,
-        "least_cosine": round(float((wanted * _features(work / best["file"], held)).sum(1).min()), 5),
-        **sizes,
-    }
+    return {**best, "bytes": (work / best["file"]).stat().st_size, "bytes_before": path.stat().st_size}
 
 
 def _quantisation() -> Any:

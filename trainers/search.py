@@ -1,4 +1,4 @@
-"""Offline photo search: ``curate search PHOTOS "查询"``, through onnxruntime; torch is never loaded for an exported model.
+"""Offline photo search: ``curate search PHOTOS "查询"``, through onnxruntime; exported models never load torch.
 
 Every photo is one vector, a query is one more, and all cosines are computed: at 100,000 photos that is 5 ms on one
 core (benchmarks/student.py), so there is no approximate index whose misses would have to be explained.
@@ -6,6 +6,7 @@ core (benchmarks/student.py), so there is no approximate index whose misses woul
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import shutil
@@ -24,7 +25,7 @@ from ..filters.images import load
 from ..pipeline.errors import InputError, UsageError
 from ..scoring.onnx_scorer import OnnxScorer
 from ..scoring.scorer import EMBEDDED, ONNX, Scorer, fingerprint, load_scorer
-from .search_index import NAME, Entry, read_index, update, write_index
+from .search_index import NAME, Entry, read_index, scan, update, write_index
 
 MAX_PIXELS = 256_000_000
 """Telephones make 200 megapixels; decoders shrink JPEG on the way."""
@@ -100,13 +101,30 @@ def search(
 
 
 def photo_vector(scorer: OnnxScorer, data: bytes) -> NDArray[np.float32]:
-    """(d,) unit vector of a photo's bytes, turned upright; ``ValueError`` says why it cannot be decoded."""
-    side = 2 * max(scorer.told.size)
+    """(d,) unit vector of a photo's bytes; ``ValueError`` says why it cannot be decoded."""
+    vector: NDArray[np.float32] = scorer.embed_pictures([picture(data, 2 * max(scorer.told.size))])[0]
+    return vector
+
+
+def picture(data: bytes, side: int) -> Image.Image:
+    """A photo's bytes as an upright RGB picture whose shorter side is ``side`` at most; ``ValueError`` as above."""
     try:
         _, seen = load(data, side, 8 * side, MAX_PIXELS, ships=True)
     except BadImage as error:
         raise ValueError(f"{error.kind}: {error.message}") from None
-    return scorer.embed_pictures([Image.fromarray(np.ascontiguousarray(seen[..., ::-1]))])[0]
+    return Image.fromarray(np.ascontiguousarray(seen[..., ::-1]))
+
+
+def pictures(folder: Path, most: int, side: int = 512) -> list[Image.Image]:
+    """At most ``most`` photos of a folder, spread over it evenly; those that cannot be decoded are passed over."""
+    if not folder.is_dir():
+        raise InputError(f"{folder} is no folder; expected a folder of photos")
+    photos = list(scan(folder))
+    found = []
+    for photo in photos[:: max(1, len(photos) // most)][:most]:
+        with contextlib.suppress(ValueError):
+            found.append(picture((folder / photo.path).read_bytes(), side))
+    return found
 
 
 def index_path(photos: Path, cache: Path | None, model: str) -> Path:
@@ -182,7 +200,8 @@ def _unknown(scorer: Scorer, query: str) -> list[str]:
     told = core.encode(query)
     if not unknown:
         return []
-    signs = [query[a:b] for token, (a, b) in zip(told.tokens, told.offsets, strict=True) if token == unknown]
+    offsets = zip(told.tokens, told.offsets, strict=True)
+    signs = [query[a:b] for token, (a, b) in offsets if token == unknown and query[a:b].strip()]
     return [f"the model does not know {' '.join(dict.fromkeys(signs))}"] if signs else []
 
 

@@ -20,6 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,11 +30,26 @@ from ..filters.images import map_images
 FORMAT = "tuwen photo index 1"
 NAME = ".tuwen-search.safetensors"
 SUFFIXES = frozenset(
-    (*(".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".bmp"),)
-    + (*(".tif", ".tiff", ".heic", ".heif", ".avif", ".jp2"),)
+    (
+        ".jpg",
+        ".jpeg",
+        ".jpe",
+        ".jfif",
+        ".png",
+        ".webp",
+        ".gif",
+        ".bmp",
+        ".tif",
+        ".tiff",
+        ".heic",
+        ".heif",
+        ".avif",
+        ".jp2",
+    )
 )
 """Files that are taken for photos, in any case."""
 DIGEST = 16
+TENSORS = ("vectors", "stamps", "digests", "paths", "problems")
 CHUNK = 64
 """Photos handed to the threads at once."""
 SAVE_SECONDS = 60.0
@@ -83,7 +99,7 @@ def scan(folder: Path) -> Iterator[Photo]:
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted(files):
-            if name.startswith(".") or os.path.splitext(name)[1].lower() not in SUFFIXES:
+            if name.startswith(".") or Path(name).suffix.lower() not in SUFFIXES:
                 continue
             path = Path(place, name)
             try:
@@ -173,7 +189,7 @@ def write_index(path: Path, entries: Sequence[Entry], model: str) -> None:
 
     width = next((len(e.vector) for e in entries if e.vector is not None), 0)
     nothing = np.zeros(width, np.float16)
-    tensors = {
+    tensors: dict[str, NDArray[Any]] = {
         "vectors": np.array([nothing if e.vector is None else e.vector for e in entries], np.float16),
         "stamps": np.array([(e.photo.size, e.photo.changed) for e in entries], np.int64).reshape(-1, 2),
         "digests": np.frombuffer(b"".join(e.digest for e in entries), np.uint8).reshape(-1, DIGEST),
@@ -211,7 +227,7 @@ def read_index(path: Path, model: str) -> tuple[list[Entry], str]:
                 return [], "the index is of another format"
             if told.get("model") != model:
                 return [], "the index was made with another model"
-            tensors = {name: held.get_tensor(name) for name in held.keys()}  # noqa: SIM118: no mapping
+            tensors = {name: held.get_tensor(name) for name in TENSORS}
         return _entries(tensors), ""
     except (SafetensorError, KeyError, ValueError, OSError) as error:
         return [], f"the index is damaged ({str(error)[:100]})"

@@ -125,7 +125,7 @@ def minimise(
     config: DistilConfig,
     log: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """AdamW with a warm-up and a cosine to zero over ``config.steps`` batches; a record per interval, also to ``log``."""
+    """AdamW with a warm-up and a cosine to zero over ``config.steps`` batches; its records, written to ``log`` too."""
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},

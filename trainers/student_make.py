@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,12 +22,18 @@ from torch import Tensor, nn
 
 from ..pipeline.errors import UsageError
 from ..scoring.export_scorer import export_scorer
+from ..scoring.pictures import opened
 from ..scoring.scorer import EMBEDDED, embedded_folder, fingerprint, model_and_tokenizer
 from .export_student import quantise
 from .fusion import FusedTeacher, FusionConfig
 from .search import write_sums
+from .shards import DataConfig, PairStream, every, find, loader
 from .student import DistilConfig, Prepare, Targets, Teacher, fit_fusion, fit_student, parameters
 
+CALIBRATE = 256
+"""Samples that the int8 scales are calibrated on and checked against."""
+KEPT = ("context_length", "vocab_size", "hf_tokenizer_name", "pad_id", "eos_id")
+"""What the student's text tower has of its teacher's."""
 TOKENIZER = ("tokenizer", "vocab", "special_tokens_map", "added_tokens", "merges", "sentencepiece", "spiece")
 
 
@@ -57,13 +64,11 @@ def train_student(
     ``batches`` gives a fresh stream of (images uint8 (n, 3, h, w) at the teacher's size, captions, ...) whenever it is
     called; ``calibrate`` are pictures and captions for the int8 scales. Returns what ``student.json`` says.
     """
-    folder = embedded_folder() if teacher == EMBEDDED else Path(teacher.removeprefix("local-dir:"))
-    if not (folder / "open_clip_config.json").is_file():
-        raise UsageError(f"{teacher} holds no open_clip_config.json; the teacher is a folder in open_clip's format")
+    folder, told = teacher_config(teacher)
     if out.exists() and any(out.iterdir()) and not (out / "student.json").is_file():
         raise UsageError(f"{out} is not empty and holds no student; give an empty or new folder")
+    small = shrink(told["model_cfg"], config.share, config.side)
     out.mkdir(parents=True, exist_ok=True)
-    told = json.loads((folder / "open_clip_config.json").read_text("utf-8"))
     where = torch.device(device)
     model, _, tokenize = model_and_tokenizer(folder, device)
     preprocess = told.get("preprocess_cfg") or {}
@@ -77,7 +82,6 @@ def train_student(
         settings = DistilConfig(steps=config.fusion_steps, seed=config.distil.seed)
         records["fusion"] = fit_fusion(fused, prepare, batches(), settings, out / "fusion.jsonl")[-1]
         source = fused
-    small = shrink(told["model_cfg"], config.share, config.side)
     torch.manual_seed(config.distil.seed)
     student = build(small).to(where)
     side = int(small["vision_cfg"]["image_size"])
@@ -86,9 +90,8 @@ def train_student(
         return pixels if pixels.shape[-1] == side else F.interpolate(pixels, (side, side), mode="area")
 
     learned: Callable[[Tensor, Tensor], Targets] = Teacher(source)
-    records["student"] = fit_student(student, prepare, batches(), config.distil, learned, out / "student.jsonl", seen)[
-        -1
-    ]
+    log = out / "student.jsonl"
+    records["student"] = fit_student(student, prepare, batches(), config.distil, learned, log, seen)[-1]
     save(student.cpu().eval(), small, {**preprocess, "size": side, "mean": mean, "std": std}, folder, out)
     for name in ("onnx", "int8"):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -108,6 +111,41 @@ def train_student(
     return record
 
 
+def train_from_shards(
+    shards: Sequence[str],
+    out: Path,
+    teacher: str = EMBEDDED,
+    config: StudentConfig = StudentConfig(),
+    data: DataConfig | None = None,
+    device: str = "cpu",
+) -> dict[str, Any]:
+    """``train_student`` on WebDataset shards, whose first usable samples calibrate the int8 models."""
+    found, data = find(shards), data or DataConfig()
+    held = list(islice(every(found), CALIBRATE))
+    side = _side(teacher_config(teacher)[1]["model_cfg"]["vision_cfg"])
+    seeds = count(data.seed)
+
+    def batches() -> Iterable[Any]:
+        return loader(PairStream(found, replace(data, seed=next(seeds)), side))
+
+    calibrate = ([opened(s.image) for s in held], [s.caption for s in held])
+    return train_student(teacher, batches, calibrate, out, config, device)
+
+
+def teacher_config(teacher: str) -> tuple[Path, dict[str, Any]]:
+    """The folder of a teacher and its ``open_clip_config.json``; ``UsageError`` where it has none."""
+    folder = embedded_folder() if teacher == EMBEDDED else Path(teacher.removeprefix("local-dir:"))
+    path = folder / "open_clip_config.json"
+    if not path.is_file():
+        raise UsageError(f"{teacher} holds no {path.name}; the teacher is a folder in open_clip's format")
+    return folder, json.loads(path.read_text("utf-8"))
+
+
+def _side(vision: dict[str, Any]) -> int:
+    size = vision.get("image_size", 224)
+    return int(size if isinstance(size, int) else size[0])
+
+
 def towers(model: Any) -> int:
     """Parameters of both towers of a model, without a decoder or fusion."""
     return parameters(model.visual) + parameters(model.text) if hasattr(model, "text") else parameters(model)
@@ -123,9 +161,9 @@ def build(model_cfg: dict[str, Any]) -> Any:
 def shrink(model_cfg: dict[str, Any], share: float, side: int = 0) -> dict[str, Any]:
     """The configuration of a dual stream of two transformers with at most ``share`` of a model's parameters.
 
-    Widths and depths of the towers are scaled together (depth by the square root of the width), patches grow or shrink
-    with the image so that their number stays, and the embedding keeps its size, so that features can be compared. The
-    student's text tower sees both directions and takes the teacher's tokenizer.
+    Widths and depths of the towers are scaled together (depth by the square root of the width), patches keep their
+    size, so that half the side is a quarter of the work, and the embedding keeps its own, so that features can be
+    compared. The student's text tower sees both directions and takes the teacher's tokenizer.
     """
     if not 0 < share <= 1:
         raise UsageError(f"share {share} is none; give the student's part of the teacher's parameters, as in 0.25")
@@ -134,24 +172,23 @@ def shrink(model_cfg: dict[str, Any], share: float, side: int = 0) -> dict[str, 
         whole = towers(_whole(model_cfg))
     depth = vision.get("layers", 12)
     depth, width = (12, 768) if not isinstance(depth, int) else (depth, vision.get("width", 768))
-    size = vision.get("image_size", 224)
-    size = size if isinstance(size, int) else size[0]
+    size = _side(vision)
     patch = vision.get("patch_size", 16)
+    if (side or size) % patch:
+        raise UsageError(f"images of {side} pixels are not cut into patches of {patch}; give a multiple of {patch}")
     for step in range(99, 1, -1):
         factor = step / 100
         deep = factor**0.5
         wide, narrow = (max(16, 8 * round(w * factor / 8)) for w in (width, text.get("width", 512)))
         seen = {
             "image_size": side or size,
-            "patch_size": max(1, round(patch * (side or size) / size)),
+            "patch_size": patch,
             "width": wide,
             "layers": max(1, round(depth * deep)),
             "head_width": wide // _heads(wide),
             "pool_type": "avg",
         }
-        read = {
-            k: text[k] for k in ("context_length", "vocab_size", "hf_tokenizer_name", "pad_id", "eos_id") if k in text
-        }
+        read = {k: text[k] for k in KEPT if k in text}
         read |= {"width": narrow, "heads": _heads(narrow), "layers": max(1, round(text.get("layers", 12) * deep))}
         read |= {"no_causal_mask": True, "pool_type": "first"}
         made = {
