@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
-from . import cli_search
+from . import cli_search, cli_train
 from .errors import InputError, TuwenError, UsageError
 
 app = typer.Typer(
@@ -416,6 +416,7 @@ def stages(
 
 
 cli_search.add(app)
+cli_train.add(app)
 
 
 def main() -> None:

@@ -73,6 +73,29 @@ def quantise(
     terminal.out.print(f"wrote {out}", markup=False)
 
 
+def distilled(
+    shards: list[str], out: Path, teacher: str, config: Path | None, sets: list[str], device: str, as_json: bool
+) -> None:
+    """`curate train retrieval --student TEACHER`: a student, its ONNX and int8 forms, and what they came to."""
+    from ..trainers.student_make import train_from_shards
+    from . import terminal
+
+    told = train_from_shards(shards, out, teacher, config, sets, device)
+    if as_json:
+        terminal.print_json(told)
+        return
+    terminal.out.print(
+        f"student of {told['parameters']:,} parameters, {told['share']:.3f} of its teacher's "
+        f"{told['teacher']['parameters']:,}: {out}",
+        markup=False,
+    )
+    for name, tower in told["int8"]["towers"].items():
+        terminal.out.print(
+            f"{out}/int8/{name}: {tower['bytes'] / 1e6:.2f} MB, mean cosine {tower['cosine']}", markup=False
+        )
+    terminal.out.print(f'next: curate search PHOTOS "红色的花" --model {out}/int8', markup=False)
+
+
 def add(app: typer.Typer) -> None:
     """Put the commands of this file into ``app``."""
     app.command()(search)

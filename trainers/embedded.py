@@ -11,7 +11,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import unicodedata
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from numpy.typing import NDArray
 from ..sample_data.draw import render
 from ..sample_data.world import Scene, caption, random_scene
 from .retrieval import Batch, RetrievalConfig, fit, settings
+from .towers import save_tokenizer as save_tokenizer
 
 SIZE = 64
 CONTEXT = 36
@@ -63,7 +63,6 @@ PREPROCESS = {
     "interpolation": "bicubic",
     "resize_mode": "squash",
 }
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 
 
 def scenes(n: int, seed: int) -> tuple[list[Scene], NDArray[np.uint8]]:
@@ -93,31 +92,6 @@ def batches(n: int, size: int, seed: int) -> Iterator[Batch]:
             )
             tensor = torch.from_numpy(np.clip(images, 0, 255).astype(np.uint8)).permute(0, 3, 1, 2)
             yield tensor, [caption(world[i], rng) for i in chosen]
-
-
-def save_tokenizer(folder: Path, characters: str) -> int:
-    """Write a tokenizer of single characters in transformers' format; returns the size of its vocabulary."""
-    from tokenizers import Tokenizer, models, normalizers, pre_tokenizers, processors
-    from transformers import PreTrainedTokenizerFast
-
-    folded = unicodedata.normalize("NFKC", characters).lower()
-    vocabulary = {t: i for i, t in enumerate((*SPECIAL, *sorted(set(folded))))}
-    core = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
-    core.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
-    core.pre_tokenizer = pre_tokenizers.Split(pattern="", behavior="isolated")
-    ends = [("[CLS]", vocabulary["[CLS]"]), ("[SEP]", vocabulary["[SEP]"])]
-    core.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
-    names = {
-        "pad_token": "[PAD]",
-        "unk_token": "[UNK]",
-        "cls_token": "[CLS]",
-        "sep_token": "[SEP]",
-        "mask_token": "[MASK]",
-    }
-    PreTrainedTokenizerFast(tokenizer_object=core, bos_token="[CLS]", eos_token="[SEP]", **names).save_pretrained(
-        folder
-    )
-    return len(vocabulary)
 
 
 def train(folder: Path, phases: Sequence[RetrievalConfig], size: int, n: int, start: Path | None = None) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 import unicodedata
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -101,13 +101,15 @@ def fit(
     resume: Path | None = None,
     board: Path | None = None,
     tell: Callable[[dict[str, Any]], None] | None = None,
+    described: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
     """Train ``model`` in place until ``config.steps`` steps are done; returns one record per interval.
 
     AdamW with a linear warm-up and a cosine to zero; the temperature is learned and clamped at 100 as in CLIP.
     Records also go to ``log`` (JSON lines), ``board`` (TensorBoard) and ``tell``. Checkpoints go to ``folder``;
     ``resume`` is one to go on from, with ``batches`` that begin where it left off. Under torchrun every rank calls
-    this with its ``world`` and its own batches.
+    this with its ``world`` and its own batches. ``described`` are the settings that a checkpoint keeps, where they are
+    more than ``config``.
     """
     loop = Loop(model, tokenize, config, world)
     if resume is not None:
@@ -148,7 +150,7 @@ def fit(
         if folder is not None and (last or loop.done % config.checkpoint_every == 0):
             everyone = gather_objects([positions[i] for i in sorted(positions)])
             if world.first:
-                checkpoints.save(loop, folder, everyone, settings(config))
+                checkpoints.save(loop, folder, everyone, dict(described or settings(config)))
     journal.close()
     return journal.records
 

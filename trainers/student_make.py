@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import count, islice
 from pathlib import Path
 from typing import Any
@@ -24,6 +24,7 @@ from ..pipeline.errors import UsageError
 from ..scoring.export_scorer import export_scorer
 from ..scoring.pictures import opened
 from ..scoring.scorer import EMBEDDED, embedded_folder, fingerprint, model_and_tokenizer
+from . import settings
 from .export_student import quantise
 from .fusion import FusedTeacher, FusionConfig
 from .search import write_sums
@@ -45,10 +46,16 @@ class StudentConfig:
     """Parameters of the student at most, as a share of the teacher's two towers."""
     side: int = 0
     """Pixels: the side of the student's square images; 0 takes the teacher's. Half of it costs a quarter."""
-    fusion: FusionConfig = field(default_factory=FusionConfig)
-    fusion_steps: int = 1000
-    """Batches the fusion encoder is trained for; 0 distils from the towers alone."""
-    distil: DistilConfig = field(default_factory=lambda: DistilConfig(steps=5000))
+    fusion_steps: int = 0
+    """Batches for which fusion over the teacher's towers is trained first; 0 distils from the towers alone."""
+
+
+SECTIONS: dict[str, type[Any]] = {
+    "student": StudentConfig,
+    "distil": DistilConfig,
+    "fusion": FusionConfig,
+    "data": DataConfig,
+}
 
 
 def train_student(
@@ -57,6 +64,8 @@ def train_student(
     calibrate: tuple[Sequence[Image.Image], Sequence[str]],
     out: Path,
     config: StudentConfig,
+    distil: DistilConfig,
+    fusion: FusionConfig,
     device: str = "cpu",
 ) -> dict[str, Any]:
     """Make a student of ``teacher`` (a folder in open_clip's format, or ``embedded``) in ``out``.
@@ -77,12 +86,12 @@ def train_student(
     records: dict[str, Any] = {}
     source: nn.Module = model
     if config.fusion_steps:
-        torch.manual_seed(config.distil.seed)
-        fused = FusedTeacher(model, config.fusion).to(where)
-        settings = DistilConfig(steps=config.fusion_steps, seed=config.distil.seed)
-        records["fusion"] = fit_fusion(fused, prepare, batches(), settings, out / "fusion.jsonl")[-1]
+        torch.manual_seed(distil.seed)
+        fused = FusedTeacher(model, fusion).to(where)
+        training = DistilConfig(steps=config.fusion_steps, seed=distil.seed)
+        records["fusion"] = fit_fusion(fused, prepare, batches(), training, out / "fusion.jsonl")[-1]
         source = fused
-    torch.manual_seed(config.distil.seed)
+    torch.manual_seed(distil.seed)
     student = build(small).to(where)
     side = int(small["vision_cfg"]["image_size"])
 
@@ -91,7 +100,7 @@ def train_student(
 
     learned: Callable[[Tensor, Tensor], Targets] = Teacher(source)
     log = out / "student.jsonl"
-    records["student"] = fit_student(student, prepare, batches(), config.distil, learned, log, seen)[-1]
+    records["student"] = fit_student(student, prepare, batches(), distil, learned, log, seen)[-1]
     save(student.cpu().eval(), small, {**preprocess, "size": side, "mean": mean, "std": std}, folder, out)
     for name in ("onnx", "int8"):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -101,7 +110,7 @@ def train_student(
         "teacher": {"name": folder.name, "hash": fingerprint(str(folder)), "parameters": towers(model)},
         "parameters": parameters(student),
         "share": round(parameters(student) / towers(model), 4),
-        "settings": asdict(config),
+        "settings": {"student": asdict(config), "distil": asdict(distil), "fusion": asdict(fusion)},
         "last": records,
         "onnx_difference": exported["difference"],
         "int8": quantise(out / "onnx", out / "int8", *calibrate),
@@ -115,12 +124,18 @@ def train_from_shards(
     shards: Sequence[str],
     out: Path,
     teacher: str = EMBEDDED,
-    config: StudentConfig = StudentConfig(),
-    data: DataConfig | None = None,
-    device: str = "cpu",
+    config: Path | None = None,
+    sets: Sequence[str] = (),
+    device: str = "auto",
 ) -> dict[str, Any]:
-    """``train_student`` on WebDataset shards, whose first usable samples calibrate the int8 models."""
-    found, data = find(shards), data or DataConfig()
+    """``train_student`` on WebDataset shards, whose first usable samples calibrate the int8 models.
+
+    ``config`` is a YAML file with the sections of ``SECTIONS``, ``sets`` change single fields of it. One process.
+    """
+    parts = settings.read(SECTIONS, config, sets)
+    found, data = find(shards), parts["data"]
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
     held = list(islice(every(found), CALIBRATE))
     side = _side(teacher_config(teacher)[1]["model_cfg"]["vision_cfg"])
     seeds = count(data.seed)
@@ -129,7 +144,7 @@ def train_from_shards(
         return loader(PairStream(found, replace(data, seed=next(seeds)), side))
 
     calibrate = ([opened(s.image) for s in held], [s.caption for s in held])
-    return train_student(teacher, batches, calibrate, out, config, device)
+    return train_student(teacher, batches, calibrate, out, parts["student"], parts["distil"], parts["fusion"], device)
 
 
 def teacher_config(teacher: str) -> tuple[Path, dict[str, Any]]:

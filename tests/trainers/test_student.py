@@ -27,7 +27,6 @@ from tuwen.trainers.student_make import (
     shrink,
     teacher_config,
     towers,
-    train_from_shards,
     train_student,
 )
 
@@ -213,27 +212,25 @@ def test_a_student_is_trained_exported_quantised_and_searched_with(tmp_path: Pat
     config = StudentConfig(
         share=0.05,
         side=32,
-        fusion=FusionConfig(width=16, layers=1, candidates=2),
         fusion_steps=2,
-        distil=DistilConfig(steps=4, warmup=1),
     )
+    rest = DistilConfig(steps=4, warmup=1), FusionConfig(width=16, layers=1, candidates=2)
     out = tmp_path / "student"
-    told = train_student("embedded", batches, (pictures, captions), out, config)
+    told = train_student("embedded", batches, (pictures, captions), out, config, *rest)
     assert told["share"] <= 0.05 and told == json.loads((out / "student.json").read_text())
     for name in ("onnx", "int8"):
         check_sums(out / name)
     scores = []
     for spec in (out, out / "onnx", out / "int8"):
         scorer = load_scorer(str(spec), "cpu", 4)
-        data = [p.tobytes("raw") for p in pictures[:0]] or _encoded(pictures[:8])
-        scores.append(scorer.embed_images(data) @ scorer.embed_texts(captions[:8]).T)
+        scores.append(scorer.embed_images(_encoded(pictures[:8])) @ scorer.embed_texts(captions[:8]).T)
     assert np.abs(scores[0] - scores[1]).max() < 1e-5
     assert 0 < np.abs(scores[1] - scores[2]).max() < 0.1
     for i, data in enumerate(_encoded(pictures[:3])):
         (tmp_path / f"{i}.png").write_bytes(data)
     assert len(search(tmp_path, "猫", str(out / "int8"))["results"]) == 3
     with pytest.raises(UsageError, match="holds no student"):
-        train_student("embedded", batches, (pictures, captions), tmp_path, config)
+        train_student("embedded", batches, (pictures, captions), tmp_path, config, *rest)
 
 
 def _encoded(pictures: list[Image.Image]) -> list[bytes]:
