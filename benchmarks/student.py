@@ -137,7 +137,8 @@ class Bench:
     def _kept(self, name: str, make: Callable[[], Any]) -> Any:
         path = self.work / f"{name}.pt"
         if not path.is_file():
-            value = make()
+            with torch.enable_grad():
+                value = make()
             with tempfile.NamedTemporaryFile(dir=self.work, delete=False) as file:
                 torch.save(value, file)
             Path(file.name).replace(path)
