@@ -118,11 +118,12 @@ def test_frozen_towers_get_no_gradient_and_trained_ones_none_through_the_split()
 def test_fusion_learns_to_match_pairs_that_the_towers_cannot_tell_apart() -> None:
     """Every caption has the same pooled row, so the cosines say nothing; its tokens say which picture is meant."""
     torch.manual_seed(0)
-    teacher, n = fused(), 8
+    n = 8
+    teacher = FusedTeacher(build(CONFIG), FusionConfig(width=16, layers=1, candidates=n))
     code = torch.randn(n, 16)
     seen = Towers(
-        F.normalize(torch.ones(n, 16), dim=-1),
-        F.normalize(torch.ones(n, 16), dim=-1),
+        torch.eye(16)[:1].repeat(n, 1),
+        torch.eye(16)[1:2].repeat(n, 1),
         torch.cat([code, code], 1)[:, None, :].repeat(1, 2, 1),
         code[:, None, :].repeat(1, 3, 1),
         torch.ones(n, 3, dtype=torch.bool),
@@ -131,7 +132,7 @@ def test_fusion_learns_to_match_pairs_that_the_towers_cannot_tell_apart() -> Non
     config = DistilConfig(steps=150, learning_rate=5e-3, warmup=5, log_every=50)
     records = minimise(teacher.own_parameters(), lambda _: teacher.losses(seen, groups, draw), range(150), config)
     assert records[0]["matching"] > 0.6 > 0.3 > records[-1]["matching"]
-    split = teacher.similarities(seen, *closest(torch.eye(n), n))
+    split = teacher.targets(seen)
     assert (split.argmax(1) == groups).all(), "and the split similarities say it too"
 
 
