@@ -229,6 +229,21 @@ class Bench:
         pictures = [Image.fromarray(p) for p in self.train.pictures[:128]]
         return folder / "int8", quantise(folder / "onnx", folder / "int8", pictures, self.train.captions[:128])
 
+    def int8(self, models: list[Any], share: float, table: Table, name: str) -> str:
+        """Scores of exported students and of their int8 forms; the name of the latter."""
+        scores: dict[str, list[Score]] = {"float": [], "int8": []}
+        with tempfile.TemporaryDirectory() as held:
+            for i, model in enumerate(models):
+                int8, told = self.exported(model, share, Path(held) / str(i))
+                scores["float"].append(self.onnx_score(int8.parent / "onnx"))
+                scores["int8"].append(self.onnx_score(int8))
+        for kind, found in scores.items():
+            table.put(f"{name}, ONNX {kind}", found)
+        for file, tower in told["towers"].items():
+            sizes = f"{tower['bytes_before'] / 1e3:.0f} to {tower['bytes'] / 1e3:.0f} kB"
+            print(f"  {file}: {sizes}, mean cosine {tower['cosine']}, least {tower['least_cosine']}")
+        return f"{name}, ONNX int8"
+
     def onnx_score(self, folder: Path) -> Score:
         """The score of an exported student, which scales the pictures itself."""
         scorer = load_scorer(str(folder), "cpu", 1, 1)
@@ -295,8 +310,8 @@ class Table:
         print(f"{name:64} {self.interval(values)}  goal {goal:6} {word}", flush=True)
 
 
-def quality(bench: Bench, seeds: int, quarter: bool) -> tuple[Table, Any]:
-    """The tables of scores and goals; the last student of the larger kind."""
+def quality(bench: Bench, seeds: int, quarter: bool) -> Table:
+    """The tables of scores and goals."""
     test = bench.test
     table, all_seeds = Table(seeds, len(test.ids)), range(seeds)
     print(f"\n{'R@1 in %, 95 % interval':44}")
@@ -307,24 +322,12 @@ def quality(bench: Bench, seeds: int, quarter: bool) -> tuple[Table, Any]:
         for source in ("scratch", "plain", "fused"):
             made = [score(bench.student(0.1, source, noisy, s), test) for s in all_seeds]
             table.put(f"tenth, {source}, {pairs}", made)
-    last = None
-    if quarter:
-        for source in ("scratch", "plain", "fused"):
-            made = []
-            for s in all_seeds:
-                last = bench.student(0.25, source, False, s)
-                made.append(score(last, test))
-            table.put(f"quarter, {source}, clean", made)
-        with tempfile.TemporaryDirectory() as held:
-            scores = []
-            for s in all_seeds:
-                folder = Path(held) / str(s)
-                int8, told = bench.exported(bench.student(0.25, "plain", False, s), 0.25, folder)
-                scores.append((bench.onnx_score(folder / "onnx"), bench.onnx_score(int8)))
-            table.put("quarter, plain, clean, ONNX", [one for one, _ in scores])
-            table.put("quarter, plain, clean, int8", [other for _, other in scores])
-            for name, tower in told["towers"].items():
-                print(f"  {name}: {tower['bytes_before'] / 1e3:.0f} to {tower['bytes'] / 1e3:.0f} kB")
+    for source in ("scratch", "plain", "fused") if quarter else ():
+        made = [score(bench.student(0.25, source, False, s), test) for s in all_seeds]
+        table.put(f"quarter, {source}, clean", made)
+    name, share = ("quarter", 0.25) if quarter else ("tenth", 0.1)
+    small = [bench.student(share, "plain", False, s) for s in all_seeds]
+    int8 = bench.int8(small, share, table, f"{name}, plain, clean")
     print()
     for pairs, goal in (("clean", 25), ("noisy", 50)):
         for source in ("plain", "fused"):
@@ -334,8 +337,8 @@ def quality(bench: Bench, seeds: int, quarter: bool) -> tuple[Table, Any]:
         valid = table.gap("quarter, scratch, clean")
         for source in ("plain", "fused"):
             table.behind(f"quarter, {source}, clean", "teacher", 1, valid)
-        table.behind("quarter, plain, clean, int8", "quarter, plain, clean, ONNX", 1, True)
-    return table, last
+    table.behind(int8, int8.replace("int8", "float"), 1, True)
+    return table
 
 
 def median(call: Callable[[], Any], times: int = 30) -> float:
@@ -431,9 +434,9 @@ def main() -> None:
             own = parameters(build(bench.student_config(share)))
             part = f"{own / whole:.3f} of the teacher's {whole:,}"
             print(f"student of {own:,} parameters, {part}; {steps} steps of {given.batch}")
-        table, last = quality(bench, given.seeds, not given.no_quarter)
-        share = 0.25 if last is not None else 0.1
-        speed(bench, last if last is not None else bench.student(0.1, "plain", False, 0), share, given.photos)
+        table = quality(bench, given.seeds, not given.no_quarter)
+        share = 0.1 if given.no_quarter else 0.25
+        speed(bench, bench.student(share, "plain", False, 0), share, given.photos)
     if given.check and table.missed:
         sys.exit(f"missed or invalid: {'; '.join(table.missed)}")
 

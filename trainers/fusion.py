@@ -90,7 +90,7 @@ class FusedTeacher(nn.Module):
         self.model, self.config = model, config
         size: Any = model.visual.image_size  # type: ignore[union-attr]
         height, width = size if isinstance(size, tuple) else (size, size)
-        device = model.logit_scale.device
+        device: Any = model.logit_scale.device
         with torch.no_grad():
             ids = torch.ones(1, int(model.context_length), dtype=torch.long, device=device)  # type: ignore[arg-type]
             seen = encode(model, torch.zeros(1, 3, height, width, device=device), ids, config.pad)
@@ -125,9 +125,10 @@ class FusedTeacher(nn.Module):
         last = int(words.any(0).nonzero().max()) + 1  # all captions may be shorter than the context
         words = words[:, :last]
         text = self.text_in(seen.text_tokens)[columns, :last]
-        fused = self.encoder(text, self.image_in(seen.image_tokens)[rows], tgt_key_padding_mask=~words)
+        fused: Tensor = self.encoder(text, self.image_in(seen.image_tokens)[rows], tgt_key_padding_mask=~words)
         share = words[..., None].to(fused.dtype)
-        return (fused * share).sum(1) / share.sum(1)
+        pooled: Tensor = (fused * share).sum(1) / share.sum(1)
+        return pooled
 
     def similarities(self, seen: Towers, rows: Tensor, columns: Tensor) -> Tensor:
         """(n, n) cosines of the towers, those of the pairs (``rows``, ``columns``) with their fused parts added."""
@@ -142,7 +143,7 @@ class FusedTeacher(nn.Module):
 
         ``groups`` (n,): equal for captions that say the same; no such pair is taken for a negative.
         """
-        scale = self.model.logit_scale.exp()  # type: ignore[union-attr,operator]
+        scale = self.model.logit_scale.exp()  # type: ignore[operator]
         n = len(groups)
         every = torch.arange(n, device=groups.device)
         images, captions = hard_negatives(scale.detach() * seen.image.detach() @ seen.text.detach().T, groups, draw)
@@ -161,7 +162,7 @@ class FusedTeacher(nn.Module):
     def targets(self, seen: Towers) -> Tensor:
         """(n, n) logits that a student learns: the split similarities at the teacher's temperature."""
         pairs = closest(seen.image @ seen.text.T, self.config.candidates)
-        return self.model.logit_scale.exp() * self.similarities(seen, *pairs)  # type: ignore[union-attr,operator]
+        return self.model.logit_scale.exp() * self.similarities(seen, *pairs)  # type: ignore[operator]
 
 
 def hard_negatives(

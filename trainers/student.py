@@ -185,7 +185,7 @@ def fit_student(
         images, captions, *_ = batch
         pixels, ids = prepare(images, captions)
         with torch.no_grad():
-            student.logit_scale.clamp_(0, math.log(100))  # type: ignore[union-attr,operator]
+            student.logit_scale.clamp_(0, math.log(100))  # type: ignore[operator]
         targets = teacher(pixels, ids) if teacher else None
         return student_losses(student, seen(pixels), ids, caption_groups(captions, prepare), targets, config)
 

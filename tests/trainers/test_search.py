@@ -201,10 +201,8 @@ def test_search_loads_no_torch(tmp_path: Path, models: tuple[Path, Path]) -> Non
         "finally: print(sorted({'torch', 'transformers', 'open_clip', 'onnx', 'apache_beam'} & set(sys.modules)))"
     )
     root = str(Path(__file__).parents[2])
-    words = [sys.executable, "-c", code, "search", photos, "花", "--model", models[0], "--json"]
-    done = subprocess.run(
-        map(str, words), capture_output=True, text=True, cwd=root, env={**os.environ, "PYTHONPATH": root}
-    )
+    words = [sys.executable, "-c", code, "search", str(photos), "花", "--model", str(models[0]), "--json"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=root, env={**os.environ, "PYTHONPATH": root})
     told, _, loaded = done.stdout.rpartition("}\n")
     assert loaded.strip() == "[]", done.stderr[-500:]
     assert len(json.loads(told + "}")["results"]) == 2
