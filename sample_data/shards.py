@@ -23,17 +23,28 @@ from .world import KINDS, Scene, caption, random_scene
 Sample = tuple[str, bytes, str, dict[str, Any]]
 
 
-def samples(n: int, seed: int, side: int = 64, mismatched: float = 0.0) -> Iterator[Sample]:
-    """(key, JPEG, caption, JSON) of ``n`` scenes; a share ``mismatched`` has the caption of another scene."""
+def samples(n: int, seed: int, side: int = 64, mismatched: float = 0.0, alone: bool = False) -> Iterator[Sample]:
+    """(key, JPEG, caption, JSON) of ``n`` scenes; a share ``mismatched`` has the caption of another scene.
+
+    ``alone``: only scenes with one kind of thing, which a small model learns in seconds.
+    """
     rng = np.random.default_rng([seed, 7])
     for i in range(n):
-        scene = random_scene(rng)
+        scene = drawn_scene(rng, alone)
         wrong = rng.random() < mismatched
-        words = caption(random_scene(rng) if wrong else scene, rng)
+        words = caption(drawn_scene(rng, alone) if wrong else scene, rng)
         key = f"{seed:06d}{i:08d}"
         made = [{"kind": kind, "caption": c} for kind, c in negatives(words, key)]
         told = {"key": key, "negatives": made, "mismatched": bool(wrong), "concept": concept(scene)}
         yield key, picture(scene, side), words, told
+
+
+def drawn_scene(rng: np.random.Generator, alone: bool) -> Scene:
+    """A random scene; with ``alone`` the next one that holds one kind of thing."""
+    scene = random_scene(rng)
+    while alone and len(scene.things) > 1:
+        scene = random_scene(rng)
+    return scene
 
 
 def picture(scene: Scene, side: int) -> bytes:
@@ -55,10 +66,11 @@ def write_shards(
     per_shard: int = 1000,
     side: int = 64,
     mismatched: float = 0.0,
+    alone: bool = False,
 ) -> list[ShardInfo]:
     """Write ``n`` scenes as SPLIT-*.tar with their ``index.json``."""
     folder.mkdir(parents=True, exist_ok=True)
-    stream = samples(n, seed, side, mismatched)
+    stream = samples(n, seed, side, mismatched, alone)
     written = []
     for i in range(-(-n // per_shard)):
         part = [next(stream) for _ in range(min(per_shard, n - i * per_shard))]
@@ -76,10 +88,11 @@ def main() -> None:
     parser.add_argument("--split", default="train")
     parser.add_argument("--per-shard", type=int, default=1000)
     parser.add_argument("--side", type=int, default=64, help="pixels")
+    parser.add_argument("--alone", action="store_true", help="only scenes with one kind of thing")
     parser.add_argument("--mismatched", type=float, default=0.0, help="share of captions that belong elsewhere")
     given = parser.parse_args()
     write_shards(
-        given.out, given.samples, given.seed, given.split, given.per_shard, given.side, given.mismatched
+        given.out, given.samples, given.seed, given.split, given.per_shard, given.side, given.mismatched, given.alone
     )  # fmt: skip
 
 

@@ -152,8 +152,11 @@ class Loop:
         else:
             alpha = config.momentum_alpha * min(1.0, self.done / max(1.0, config.momentum_ramp * config.steps))
             keys, everyone = self.teacher.keys(rows["slow_image"], rows["slow_text"], own, scale.detach(), alpha)
+            if config.queue:
+                self.teacher.push(keys, len(everyone))
+            else:
+                keys = keys._replace(image=together.image, text=together.text)
             losses = {"contrastive": contrastive(image, text, scale, own, keys._replace(**wrong))}
-            self.teacher.push(keys, len(everyone))
         weighted = losses["contrastive"]
         if config.threshold_weight:
             at = (config.threshold, config.threshold_sharpness)

@@ -66,7 +66,7 @@ class Momentum(nn.Module):
     @torch.no_grad()
     def push(self, keys: Keys, new: int) -> None:
         """Queue the first ``new`` columns of ``keys``, over the oldest ones."""
-        new = min(new, self.size)
+        new = min(new, self.size)  # of more than fit the first stay: all are of this step
         places = (self.pushed + torch.arange(new, device=self.pushed.device)) % self.size
         self.image_queue[places] = keys.image[:new]
         self.text_queue[places] = keys.text[:new]

@@ -71,7 +71,8 @@ class RetrievalConfig:
     momentum_ramp: float = 1 / 30
     """Share of the steps over which alpha rises from 0 (the first of ALBEF's 30 epochs)."""
     queue: int = 65536
-    """Pairs in the momentum queue."""
+    """Pairs in the momentum queue. 0: the targets alone come from the slow copy, and rows are held against the batch's
+    own, which carry gradients; with few steps that learns faster."""
     checkpoint_every: int = 1000
     """Steps between checkpoints, where they are kept at all."""
 

@@ -297,6 +297,9 @@ class PairStream(IterableDataset[Pairs]):
         positions: Sequence[int] = (),
         start: int = 0,
     ) -> None:
+        if config.batch < 1 or config.shuffle < 1 or config.workers < 0:
+            told = f"data.batch {config.batch}, data.shuffle {config.shuffle}, data.workers {config.workers}"
+            raise UsageError(f"{told}: batch and shuffle must be 1 or more, workers 0 or more")
         if config.batch % ranks:
             raise UsageError(f"data.batch {config.batch} cannot be shared by {ranks} ranks; give a multiple of {ranks}")
         self.shards, self.config, self.side = shards, config, side
