@@ -145,7 +145,7 @@ class Bench:
         return torch.load(path, weights_only=False)
 
     def student_config(self, share: float) -> dict[str, Any]:
-        return shrink(self.config["model_cfg"], share, SIDE)
+        return shrink(self.model, self.config["model_cfg"], share, SIDE)
 
     def fusion(self, seed: int) -> FusedTeacher:
         """The teacher with a fusion encoder over its towers, trained on clean pairs."""

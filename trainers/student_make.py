@@ -33,8 +33,9 @@ from .student import DistilConfig, Prepare, Targets, Teacher, fit_fusion, fit_st
 
 CALIBRATE = 256
 """Samples that the int8 scales are calibrated on and checked against."""
-KEPT = ("context_length", "vocab_size", "hf_tokenizer_name", "pad_id", "eos_id")
-"""What the student's text tower has of its teacher's."""
+KEPT = ("pad_id", "eos_id")
+SIZES = ("context_length", "vocab_size")
+"""What the student's text tower has of its teacher's; the sizes as the model has them, not its configuration."""
 TOKENIZER = ("tokenizer", "vocab", "special_tokens_map", "added_tokens", "merges", "sentencepiece", "spiece")
 
 
@@ -76,10 +77,10 @@ def train_student(
     folder, told = teacher_config(teacher)
     if out.exists() and any(out.iterdir()) and not (out / "student.json").is_file():
         raise UsageError(f"{out} is not empty and holds no student; give an empty or new folder")
-    small = shrink(told["model_cfg"], config.share, config.side)
     out.mkdir(parents=True, exist_ok=True)
     where = torch.device(device)
     model, _, tokenize = model_and_tokenizer(folder, device)
+    small = shrink(model, told["model_cfg"], config.share, config.side)
     preprocess = told.get("preprocess_cfg") or {}
     mean, std = (tuple(preprocess.get(k) or getattr(model.visual, f"image_{k}")) for k in ("mean", "std"))
     prepare = Prepare(mean, std, tokenize, where)
@@ -173,8 +174,8 @@ def build(model_cfg: dict[str, Any]) -> Any:
     return open_clip.CustomTextCLIP(**{k: v for k, v in model_cfg.items() if k != "custom_text"})
 
 
-def shrink(model_cfg: dict[str, Any], share: float, side: int = 0) -> dict[str, Any]:
-    """The configuration of a dual stream of two transformers with at most ``share`` of a model's parameters.
+def shrink(teacher: Any, model_cfg: dict[str, Any], share: float, side: int = 0) -> dict[str, Any]:
+    """The configuration of a dual stream of two transformers with at most ``share`` of the parameters of ``teacher``.
 
     Widths and depths of the towers are scaled together (depth by the square root of the width), patches keep their
     size, so that half the side is a quarter of the work, and the embedding keeps its own, so that features can be
@@ -183,18 +184,22 @@ def shrink(model_cfg: dict[str, Any], share: float, side: int = 0) -> dict[str, 
     if not 0 < share <= 1:
         raise UsageError(f"share {share} is none; give the student's part of the teacher's parameters, as in 0.25")
     vision, text = model_cfg["vision_cfg"], model_cfg["text_cfg"]
-    with torch.device("meta"):
-        whole = towers(_whole(model_cfg))
+    whole = towers(teacher)
     depth = vision.get("layers", 12)
     depth, width = (12, 768) if not isinstance(depth, int) else (depth, vision.get("width", 768))
     size = _side(vision)
     patch = vision.get("patch_size", 16)
     if (side or size) % patch:
         raise UsageError(f"images of {side} pixels are not cut into patches of {patch}; give a multiple of {patch}")
+    published = "hf_model_name" in text
+    text_width, text_depth = (768, 12) if published else (text.get("width", 512), text.get("layers", 12))
+    kept = {k: text[k] for k in KEPT if k in text} | {k: int(getattr(teacher, k)) for k in SIZES}
+    if published or "hf_tokenizer_name" in text:
+        kept["hf_tokenizer_name"] = "local"  # it lies in the folder
     for step in range(99, 1, -1):
         factor = step / 100
         deep = factor**0.5
-        wide, narrow = (max(16, 8 * round(w * factor / 8)) for w in (width, text.get("width", 512)))
+        wide, narrow = (max(16, 8 * round(w * factor / 8)) for w in (width, text_width))
         seen = {
             "image_size": side or size,
             "patch_size": patch,
@@ -203,8 +208,7 @@ def shrink(model_cfg: dict[str, Any], share: float, side: int = 0) -> dict[str, 
             "head_width": wide // _heads(wide),
             "pool_type": "avg",
         }
-        read = {k: text[k] for k in KEPT if k in text}
-        read |= {"width": narrow, "heads": _heads(narrow), "layers": max(1, round(text.get("layers", 12) * deep))}
+        read = {**kept, "width": narrow, "heads": _heads(narrow), "layers": max(1, round(text_depth * deep))}
         read |= {"no_causal_mask": True, "pool_type": "first"}
         made = {
             "embed_dim": model_cfg["embed_dim"],
@@ -216,13 +220,6 @@ def shrink(model_cfg: dict[str, Any], share: float, side: int = 0) -> dict[str, 
             if parameters(build(made)) <= share * whole:
                 return made
     raise UsageError(f"no student of {share:.1%} of {whole:,} parameters: its vocabulary alone is larger")
-
-
-def _whole(model_cfg: dict[str, Any]) -> Any:
-    import open_clip
-
-    kind = open_clip.CoCa if "multimodal_cfg" in model_cfg else open_clip.CustomTextCLIP
-    return kind(**{k: v for k, v in model_cfg.items() if k != "custom_text"})
 
 
 def _heads(width: int) -> int:

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,9 @@ from PIL import Image
 
 from tests.conftest import here
 from tuwen.pipeline.errors import RunError, UsageError
+from tuwen.sample_data.shards import write_shards
 from tuwen.scoring.export_scorer import export_scorer
-from tuwen.scoring.scorer import embedded_folder, import_open_clip, load_scorer
+from tuwen.scoring.scorer import embedded_folder, import_open_clip, load_scorer, model_and_tokenizer
 from tuwen.trainers import export_student
 from tuwen.trainers.embedded import scenes
 from tuwen.trainers.export_student import quantise
@@ -21,13 +21,11 @@ from tuwen.trainers.fusion import FusedTeacher, FusionConfig, Towers, closest, e
 from tuwen.trainers.search import check_sums, search
 from tuwen.trainers.student import DistilConfig, Prepare, Teacher, distillation, fit_student, minimise, parameters
 from tuwen.trainers.student_make import (
-    StudentConfig,
     build,
     save,
     shrink,
     teacher_config,
     towers,
-    train_student,
 )
 
 CONFIG = {
@@ -179,19 +177,15 @@ def test_a_student_comes_closer_to_a_fused_teacher_and_holds_nothing_of_it() -> 
 @pytest.mark.parametrize("side", [0, 32])
 def test_a_shrunk_model_has_at_most_its_share(share: float, side: int) -> None:
     config = teacher_config("embedded")[1]["model_cfg"]
-    made = shrink(config, share, side)
-    student = build(made)
-    import_open_clip()
-    from open_clip import CoCa
-
-    whole = towers(CoCa(**{k: v for k, v in config.items() if k != "custom_text"}))
-    assert 0.6 * share * whole < parameters(student) <= share * whole
+    teacher, _, _ = model_and_tokenizer(embedded_folder(), "cpu")
+    student = build(shrink(teacher, config, share, side))
+    assert 0.6 * share * towers(teacher) < parameters(student) <= share * towers(teacher)
     side = side or 64
     assert student.encode_image(torch.zeros(1, 3, side, side)).shape == (1, config["embed_dim"])
     with pytest.raises(UsageError, match="vocabulary alone"):
-        shrink({**config, "text_cfg": {**config["text_cfg"], "vocab_size": 10**6}}, 0.05)
+        shrink(teacher, config, 0.001)
     with pytest.raises(UsageError, match="multiple of 8"):
-        shrink(config, 0.25, 20)
+        shrink(teacher, config, 0.25, 20)
 
 
 def pairs(n: int) -> tuple[torch.Tensor, list[str], list[Image.Image]]:
@@ -204,21 +198,17 @@ def pairs(n: int) -> tuple[torch.Tensor, list[str], list[Image.Image]]:
 
 
 def test_a_student_is_trained_exported_quantised_and_searched_with(tmp_path: Path) -> None:
-    images, captions, pictures = pairs(24)
-
-    def batches() -> Iterator[tuple[torch.Tensor, list[str]]]:
-        while True:
-            yield images, captions
-
-    config = StudentConfig(
-        share=0.05,
-        side=32,
-        fusion_steps=2,
-    )
-    rest = DistilConfig(steps=4, warmup=1), FusionConfig(width=16, layers=1, candidates=2)
+    _, captions, pictures = pairs(8)
+    write_shards(tmp_path / "shards", 24, 3)
     out = tmp_path / "student"
-    told = train_student("embedded", batches, (pictures, captions), out, config, *rest)
+    sets = (
+        *("student.share=0.05", "student.side=32", "student.fusion_steps=2", "distil.steps=4", "data.batch=8"),
+        *("fusion.width=16", "fusion.layers=1", "fusion.candidates=2"),
+    )
+    words = ("train", "retrieval", tmp_path / "shards", "-o", out, "--student", "embedded", "--json")
+    told = json.loads(here(*words, *(w for s in sets for w in ("--set", s))).stdout)
     assert told["share"] <= 0.05 and told == json.loads((out / "student.json").read_text())
+    assert [told["last"][k]["step"] for k in ("fusion", "student")] == [1, 3]
     for name in ("onnx", "int8"):
         check_sums(out / name)
     scores = []
@@ -230,8 +220,8 @@ def test_a_student_is_trained_exported_quantised_and_searched_with(tmp_path: Pat
     for i, data in enumerate(_encoded(pictures[:3])):
         (tmp_path / f"{i}.png").write_bytes(data)
     assert len(search(tmp_path, "猫", str(out / "int8"))["results"]) == 3
-    with pytest.raises(UsageError, match="holds no student"):
-        train_student("embedded", batches, (pictures, captions), tmp_path, config, *rest)
+    assert "holds no student" in here(*words[:3], "-o", tmp_path, *words[5:], check=False).stderr
+    assert "holds no open_clip_config" in here(*words[:5], "--student", tmp_path, check=False).stderr
 
 
 def _encoded(pictures: list[Image.Image]) -> list[bytes]:
@@ -251,7 +241,7 @@ def test_quantising_says_what_it_needs(tmp_path: Path, monkeypatch: pytest.Monke
     model, source = tmp_path / "model", tmp_path / "onnx"
     model.mkdir()
     torch.manual_seed(0)
-    small = shrink(told["model_cfg"], 0.05, 32)
+    small = shrink(model_and_tokenizer(embedded_folder(), "cpu")[0], told["model_cfg"], 0.05, 32)
     save(build(small).eval(), small, {**told["preprocess_cfg"], "size": 32}, embedded_folder(), model)
     export_scorer(str(model), source)
     with pytest.raises(UsageError, match="at least 16 of each"):
