@@ -191,9 +191,9 @@ def shrink(teacher: Any, model_cfg: dict[str, Any], share: float, side: int = 0)
     patch = vision.get("patch_size", 16)
     if (side or size) % patch:
         raise UsageError(f"images of {side} pixels are not cut into patches of {patch}; give a multiple of {patch}")
-    published = "hf_model_name" in text
+    published, tower = "hf_model_name" in text, getattr(teacher, "text", teacher)
     text_width, text_depth = (768, 12) if published else (text.get("width", 512), text.get("layers", 12))
-    kept = {k: text[k] for k in KEPT if k in text} | {k: int(getattr(teacher, k)) for k in SIZES}
+    kept = {k: text[k] for k in KEPT if k in text} | {k: int(getattr(tower, k)) for k in SIZES}
     if published or "hf_tokenizer_name" in text:
         kept["hf_tokenizer_name"] = "local"  # it lies in the folder
     for step in range(99, 1, -1):
