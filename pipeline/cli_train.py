@@ -34,6 +34,10 @@ def retrieval(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of this process; 0: as torch likes")] = 0,
     fresh: Annotated[bool, typer.Option("--fresh", help="delete what an earlier training left in OUT")] = False,
+    student: Annotated[
+        str,
+        typer.Option(metavar="TEACHER", help="distil this model (embedded, or an open_clip folder) into a small one"),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document instead of lines")] = False,
 ) -> None:
     """Train an image tower and a Chinese text tower; the same command goes on where it was interrupted."""
@@ -45,6 +49,11 @@ def retrieval(
 
     if threads:
         torch.set_num_threads(threads)
+    if student:
+        from .cli_search import distilled
+
+        distilled(shards, out, student, config, sets or [], device, as_json)
+        return
     quiet = as_json or not _first()
     told = training(shards, out, config, sets or [], device, fresh, None if quiet else _line)
     if not _first():

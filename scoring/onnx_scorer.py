@@ -75,13 +75,22 @@ class OnnxScorer:
     def embed_images(self, images: Sequence[bytes]) -> Embeddings:
         return encode_blocks(images, self.batch, self._pixels, lambda block: _run(self._image, block))
 
+    def embed_pictures(self, pictures: Sequence[Image.Image]) -> Embeddings:
+        """As ``embed_images``, of RGB pictures that are decoded and upright already."""
+        return encode_blocks(pictures, self.batch, self.pixels, lambda block: _run(self._image, block))
+
     def embed_texts(self, captions: Sequence[str]) -> Embeddings:
-        return encode_blocks(captions, self.batch, self._ids, lambda block: _run(self._text, block), ahead=False)
+        return encode_blocks(captions, self.batch, self.ids, lambda block: _run(self._text, block), ahead=False)
 
     def _pixels(self, images: list[bytes]) -> npt.NDArray[np.float32]:
-        return np.stack([prepare(opened(data), self.told) for data in images])
+        return self.pixels([opened(data) for data in images])
 
-    def _ids(self, captions: list[str]) -> npt.NDArray[np.int64]:
+    def pixels(self, pictures: Sequence[Image.Image]) -> npt.NDArray[np.float32]:
+        """(n, 3, h, w) as the image model wants them."""
+        return np.stack([prepare(picture, self.told) for picture in pictures])
+
+    def ids(self, captions: Sequence[str]) -> npt.NDArray[np.int64]:
+        """(n, context) as the text model wants them."""
         found = self.tokenizer.encode_batch([cleaned(c, self.told.clean) for c in captions])
         return np.array([one.ids for one in found], dtype=np.int64)
 

@@ -1,0 +1,202 @@
+"""The edge student: a dual-stream model of a fraction of its teacher's size, trained to see similarities as it does.
+
+The student learns the teacher's rows of similarities within a batch, both ways (``DistillClipLoss`` of open_clip), and
+the teacher's image and text features. The teacher is a dual-stream model or one with fusion over it
+(``fusion.FusedTeacher``); nothing of either goes into the student.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from .fusion import FusedTeacher, Towers, cross_entropy
+from .losses import contrastive
+from .retrieval import caption_group
+
+Tokenize = Callable[[Sequence[str]], Tensor]
+
+
+@dataclass(frozen=True)
+class DistilConfig:
+    """How a student, or the fusion of its teacher, is trained."""
+
+    steps: int = 1000
+    learning_rate: float = 1e-3
+    warmup: int = 50
+    weight_decay: float = 0.05
+    clip: float = 1.0
+    seed: int = 0
+    pairs: float = 0.0
+    """Weight of the pairs' own contrastive loss: what the data says, right or wrong."""
+    logits: float = 0.5
+    """Weight of the teacher's similarities, both ways together."""
+    features: float = 4.0
+    """Weight of one minus the cosine with the teacher's features, image and text together."""
+    log_every: int = 50
+
+
+class Targets(NamedTuple):
+    """What a teacher says of n pairs: logits (n, n), image rows to caption columns, and unit rows (n, d)."""
+
+    logits: Tensor
+    image: Tensor
+    text: Tensor
+
+
+class Prepare(NamedTuple):
+    """What comes before the towers: mean and deviation of each colour, and the tokenizer."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    tokenize: Tokenize
+    device: torch.device = torch.device("cpu")
+
+    def __call__(self, images: Tensor, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
+        """Pixels (n, 3, h, w) and ids (n, l) of uint8 images and captions, on the device."""
+        mean, std = (torch.tensor(v, device=self.device).view(1, 3, 1, 1) for v in (self.mean, self.std))
+        return (images.to(self.device).float() / 255 - mean) / std, self.tokenize(captions).to(self.device)
+
+
+class Teacher:
+    """Targets from a frozen teacher, with or without fusion."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.eval().requires_grad_(False)
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor, ids: Tensor) -> Targets:
+        if isinstance(self.model, FusedTeacher):
+            return self.of(self.model.towers(pixels, ids))
+        model: Any = self.model
+        image, text = model.encode_image(pixels, normalize=True), model.encode_text(ids, normalize=True)
+        return Targets(model.logit_scale.exp() * image @ text.T, image, text)
+
+    @torch.no_grad()
+    def of(self, seen: Towers) -> Targets:
+        """Targets from what the towers of a fused teacher gave before."""
+        assert isinstance(self.model, FusedTeacher)
+        return Targets(self.model.targets(seen), seen.image, seen.text)
+
+
+def distillation(image: Tensor, text: Tensor, scale: Tensor, teacher: Tensor) -> Tensor:
+    """Soft cross entropy between the rows of two similarity matrices, mean of both ways.
+
+    ``teacher`` (n, n) are the teacher's logits. The form of ``DistillClipLoss`` in open_clip; TinyCLIP (Wu et al. 2023,
+    arXiv 2309.12314) calls it affinity mimicking.
+    """
+    logits = scale * image @ text.T
+    return (cross_entropy(logits, teacher.softmax(1)) + cross_entropy(logits.T, teacher.T.softmax(1))) / 2
+
+
+def student_losses(
+    model: nn.Module, pixels: Tensor, ids: Tensor, groups: Tensor, targets: Targets | None, config: DistilConfig
+) -> dict[str, Tensor]:
+    """Losses of one batch by name; ``loss`` is their weighted sum. Without targets the pairs' own loss is all."""
+    dual: Any = model
+    image, text = dual.encode_image(pixels, normalize=True), dual.encode_text(ids, normalize=True)
+    scale = dual.logit_scale.exp()
+    if targets is None:
+        own = contrastive(image, text, scale, groups)
+        return {"loss": own, "pairs": own}
+    losses = {"logits": distillation(image, text, scale, targets.logits)}
+    total = 2 * config.logits * losses["logits"]
+    if config.features:
+        losses["features"] = 2 - (image * targets.image).sum(1).mean() - (text * targets.text).sum(1).mean()
+        total = total + config.features * losses["features"]
+    if config.pairs:
+        losses["pairs"] = contrastive(image, text, scale, groups)
+        total = total + config.pairs * losses["pairs"]
+    return {"loss": total, **losses}
+
+
+def minimise(
+    parameters: Sequence[nn.Parameter],
+    losses: Callable[[Any], dict[str, Tensor]],
+    batches: Iterable[Any],
+    config: DistilConfig,
+    log: Path | None = None,
+) -> list[dict[str, Any]]:
+    """AdamW with a warm-up and a cosine to zero over ``config.steps`` batches; its records, written to ``log`` too."""
+    groups = [
+        {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
+        {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW(groups, config.learning_rate, betas=(0.9, 0.98))
+    records: list[dict[str, Any]] = []
+    started = time.perf_counter()
+    for step, batch in zip(range(config.steps), batches, strict=False):
+        done = max(0, step - config.warmup) / max(1, config.steps - config.warmup)
+        share = (step + 1) / config.warmup if step < config.warmup else 0.5 * (1 + math.cos(math.pi * done))
+        for group in optimiser.param_groups:
+            group["lr"] = config.learning_rate * share
+        found = losses(batch)
+        optimiser.zero_grad(set_to_none=True)
+        found["loss"].backward()
+        nn.utils.clip_grad_norm_(parameters, config.clip)
+        optimiser.step()
+        if step % config.log_every == 0 or step == config.steps - 1:
+            record = {"step": step, "seconds": round(time.perf_counter() - started, 1)}
+            records.append(record | {k: round(float(v.detach()), 5) for k, v in found.items()})
+            if log:
+                log.write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
+    return records
+
+
+def fit_fusion(
+    teacher: FusedTeacher, prepare: Prepare, batches: Iterable[Any], config: DistilConfig, log: Path | None = None
+) -> list[dict[str, Any]]:
+    """Train the fusion encoder of ``teacher`` in place, and its towers where its configuration says so."""
+    draw = torch.Generator(prepare.device).manual_seed(config.seed)
+    teacher.train()
+
+    def losses(batch: Any) -> dict[str, Tensor]:
+        images, captions, *_ = batch
+        return teacher.losses(teacher.towers(*prepare(images, captions)), caption_groups(captions, prepare), draw)
+
+    return minimise(teacher.own_parameters(), losses, batches, config, log)
+
+
+def fit_student(
+    student: nn.Module,
+    prepare: Prepare,
+    batches: Iterable[Any],
+    config: DistilConfig,
+    teacher: Callable[[Tensor, Tensor], Targets] | None,
+    log: Path | None = None,
+    seen: Callable[[Tensor], Tensor] = lambda pixels: pixels,
+) -> list[dict[str, Any]]:
+    """Train ``student`` in place on batches of (images, captions, ...); without a teacher on the pairs alone.
+
+    ``seen`` makes what the student sees of the teacher's pixels, where its images are smaller.
+    """
+    student.train()
+    own = [p for p in student.parameters() if p.requires_grad]
+
+    def losses(batch: Any) -> dict[str, Tensor]:
+        images, captions, *_ = batch
+        pixels, ids = prepare(images, captions)
+        with torch.no_grad():
+            student.logit_scale.clamp_(0, math.log(100))  # type: ignore[operator]
+        targets = teacher(pixels, ids) if teacher else None
+        return student_losses(student, seen(pixels), ids, caption_groups(captions, prepare), targets, config)
+
+    return minimise(own, losses, batches, config, log)
+
+
+def caption_groups(captions: Sequence[str], prepare: Prepare) -> Tensor:
+    """(n,) ids, equal for captions that say the same."""
+    return torch.tensor([caption_group(c) for c in captions], device=prepare.device)
+
+
+def parameters(model: nn.Module) -> int:
+    """How many numbers a model has."""
+    return sum(p.numel() for p in model.parameters())
