@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 
 from .. import __version__
+from .cli_value import add as add_value
 from .errors import InputError, TuwenError, UsageError
 
 app = typer.Typer(
@@ -412,6 +413,9 @@ def stages(
             kind = f" [{field['kind']}]" if field["kind"] else ""
             terminal.out.print(f"  {field['name']} = {field['default']!r}{kind}", markup=False)
             terminal.out.print(f"      {field['about']}", markup=False)
+
+
+add_value(app)
 
 
 def main() -> None:

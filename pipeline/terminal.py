@@ -64,7 +64,7 @@ def _drawer(bars: Progress) -> Report:
 
     def draw(phase: str, done: int, total: int) -> None:
         if phase not in tasks:
-            tasks[phase] = bars.add_task(WORDS[phase], total=total)
+            tasks[phase] = bars.add_task(WORDS.get(phase, phase), total=total)
         bars.update(tasks[phase], completed=done, total=total)
 
     return draw
@@ -79,4 +79,4 @@ class _Lines:
     def __call__(self, phase: str, done: int, total: int) -> None:
         if (phase, done == total) not in self.said:
             self.said.add((phase, done == total))
-            err.print(f"{WORDS[phase]}: {done} of {total}")
+            err.print(f"{WORDS.get(phase, phase)}: {done} of {total}")
