@@ -85,10 +85,10 @@ class Verdicts:
         return self.under([s for s in self.recipe.stages if s.name != stage])
 
     def alone(self, stage: str) -> Variant:
-        """What ``stage`` keeps where no other decides."""
-        return self.under([s for s in self.recipe.stages if s.name == stage])
+        """What ``stage`` keeps where no other decides, not even the rule of one pair per key."""
+        return self.under([s for s in self.recipe.stages if s.name == stage], one_per_key=False)
 
-    def under(self, stages: Sequence[StageModel]) -> Variant:
+    def under(self, stages: Sequence[StageModel], one_per_key: bool = True) -> Variant:
         """What a recipe of ``stages``, some of the run's, keeps; raises ``UsageError`` where that is not known."""
         if not self.all_measured:
             raise UsageError(
@@ -103,6 +103,6 @@ class Verdicts:
             again = again.hstack(self.rows.select(vectors))
         light = with_missing(again, wanted).select(wanted)
         # Two pairs may share a key, so the place in the ledger is what brings rows back into order.
-        done, _ = related(light, in_order(late) if late else [])
+        done, _ = related(light, in_order(late) if one_per_key else late)
         done = done.sort("unit", "ordinal")
         return Variant(done["status"].is_null().to_numpy(), done["caption"])

@@ -27,7 +27,7 @@ from .subsets import Mask, Verdicts
 from .value_points import Rows
 
 FRACTIONS = (0.125, 0.25, 0.5)
-LEAST = 0.01
+LEAST = 0.02
 """Share of the pairs that a stage must decide on for its arm to be trained: less cannot show in a few trainings."""
 
 

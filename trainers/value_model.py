@@ -59,9 +59,9 @@ class Pictures(nn.Module):
 
 
 class Words(nn.Module):
-    """A small transformer over characters: (n, l) ids to (n, width), the mean over what is no padding."""
+    """A transformer of one layer over characters: (n, l) ids to (n, width), the mean over what is no padding."""
 
-    def __init__(self, characters: int, width: int, hidden: int = 64, layers: int = 2) -> None:
+    def __init__(self, characters: int, width: int, hidden: int = 64, layers: int = 1) -> None:
         super().__init__()
         self.rows = nn.Embedding(characters, hidden, padding_idx=PAD)
         self.places = nn.Parameter(torch.randn(LENGTH, hidden) * 0.02)

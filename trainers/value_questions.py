@@ -19,7 +19,7 @@ from .subsets import Mask
 from .value_arms import Truth
 from .value_pixels import Pixels, small
 from .value_points import Questions
-from .value_split import hold_out
+from .value_split import groupings, reached
 
 LEAST = 50
 """Questions under which no score is worth printing: one of 50 is 2 points."""
@@ -62,7 +62,7 @@ class External:
         # Training pairs are the seeds here: what they do not reach may be asked.
         both = pl.concat([with_missing(f, _TIED).select(_TIED) for f in (kept, self.rows)])
         seeds = np.arange(both.height) < kept.height
-        free = hold_out(both, seeds, ties, most=1.0).train[kept.height :]
+        free = ~reached(groupings(both, ties), seeds)[kept.height :]
         chosen = np.flatnonzero(free)[:most]
         if len(chosen) < LEAST:
             raise UsageError(
