@@ -30,6 +30,7 @@ def value(
     gallery: Annotated[int, typer.Option(min=50, help="most pairs that are evaluated on")] = 1000,
     truth: Annotated[str, typer.Option(help="labels.jsonl of a sample crawl: adds an oracle and planted shares")] = "",
     threads: Annotated[int, typer.Option(min=1, help="threads of a training; results are those of this number")] = 1,
+    workers: Annotated[int, typer.Option("--workers", "-j", min=1, help="processes that train at once")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document instead of tables")] = False,
 ) -> None:
     """Train one small model on the run's data in many versions and say what each part of the curation bought.
@@ -45,7 +46,7 @@ def value(
     budget = Budget(steps, batch, seeds, learning_rate, threads)
     options = Options(budget, tuple(part or PARTS), tuple(tie or TIES), gallery, truth, evaluation)
     with terminal.progress(quiet=as_json) as report:
-        told: dict[str, Any] = study(run, options, report)
+        told: dict[str, Any] = study(run, options, report, workers)
     if as_json:
         terminal.print_json(told)
         return

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import multiprocessing
 from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -163,17 +165,17 @@ class Study:
 
     def train(self, progress: Progress | None = None) -> None:
         """Train all arms, seed after seed, so that a study cut short has whole seeds."""
-        arms = self.all_arms()
-        total = len(arms) * self.options.budget.seeds
-        for seed in range(self.options.budget.seeds):
-            for number, arm in enumerate(arms):
-                if progress:
-                    progress("train (points)", seed * len(arms) + number, total)
-                self.record.by_arm.setdefault(arm.name, []).append(self._point(arm, seed))
+        jobs = [(seed, arm) for seed in range(self.options.budget.seeds) for arm in self.all_arms()]
+        self.record.by_arm.clear()
+        for done, (seed, arm) in enumerate(jobs):
+            if progress:
+                progress("train (points)", done, len(jobs))
+            self.record.by_arm.setdefault(arm.name, []).append(self.point(arm, seed))
         if progress:
-            progress("train (points)", total, total)
+            progress("train (points)", len(jobs), len(jobs))
 
-    def _point(self, arm: Arm, seed: int) -> Point:
+    def point(self, arm: Arm, seed: int) -> Point:
+        """The training of ``arm`` with ``seed``: the one on record, or made now and put there."""
         rows, captions = arm.drawn(seed)
         questions = self.styled if arm.style and self.styled else self.questions
         identity = _identity(rows.tobytes(), captions, questions, seed, self.options.budget, self.words)
@@ -190,7 +192,8 @@ class Study:
 
     def gain(self, a: Arm, b: Arm, style: str = "original") -> Difference:
         """How much more of the questions ``a`` answers at once than ``b``."""
-        return difference(*([p.answers[style].ranks for p in self.points(arm)] for arm in (a, b)))
+        one, other = ([p.answers[style].ranks for p in self.points(arm)] for arm in (a, b))
+        return difference(one, other)
 
     def recall(self, arm: Arm, k: int = 1, style: str = "original") -> float:
         """R@k, both ways together, mean over the seeds."""
@@ -217,6 +220,7 @@ class Study:
             "questions": len(self.questions.images),
             "chance": round(1 / len(self.questions.images), 5),
             "ties": list(self.options.ties),
+            "largest_cluster": int(np.bincount(self.cluster).max()),
             "held_out": int(self.verdicts.rows.height - self.arms.trainable.sum()),
             "notes": self.notes,
             "main": self._main(),
@@ -332,17 +336,36 @@ class Study:
         }
 
 
-def study(run: str, options: Options, progress: Progress | None = None) -> dict[str, Any]:
-    """Train, judge, and write value.json and value.html into ``run``; returns what value.json holds."""
+def study(run: str, options: Options, progress: Progress | None = None, workers: int = 1) -> dict[str, Any]:
+    """Train, judge, and write value.json and value.html into ``run``; returns what value.json holds.
+
+    ``workers`` processes train; what they find is the same for any number of them.
+    """
     from .value_page import page
 
     made = Study.of(run, options)
+    if workers > 1:
+        _train_beside(run, options, workers)
     made.train(progress)
     told = made.findings()
     text = json.dumps(told, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     files.write_bytes(files.join(run, "value.json"), text.encode())
     files.write_bytes(files.join(run, "value.html"), page(told).encode())
     return told
+
+
+def _train_beside(run: str, options: Options, workers: int) -> None:
+    """Train with several processes: each takes every so-manieth arm and leaves its points on record."""
+    with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn")) as pool:
+        for done in [pool.submit(_share, run, options, i, workers) for i in range(workers)]:
+            done.result()
+
+
+def _share(run: str, options: Options, worker: int, workers: int) -> None:
+    made = Study.of(run, options)
+    for seed in range(options.budget.seeds):
+        for arm in made.all_arms()[worker::workers]:
+            made.point(arm, seed)
 
 
 def _clusters(rows: pl.DataFrame, options: Options) -> Any:
@@ -356,7 +379,7 @@ def _cost(told: dict[str, Any]) -> float | None:
     gain = told.get("leave_out", {}).get("gain")
     if not gain or gain["verdict"] != "gain" or not told["seconds"]:
         return None
-    return round(told["seconds"] / (100 * gain["mean"]), 3)
+    return round(float(told["seconds"]) / (100 * float(gain["mean"])), 3)
 
 
 def _identity(

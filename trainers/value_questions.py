@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import polars as pl
 import torch
 
 from ..filters.images import load
 from ..filters.phash import phashes
+from ..filters.pixels import cv
 from ..pipeline.columns import with_missing
 from ..pipeline.errors import UsageError
 from ..pipeline.sources import open_input, read_unit
@@ -94,7 +94,7 @@ _TIED = ("caption", "caption_raw", "page_url", "phash", "phash_inside")
 
 def _phash(data: bytes) -> int:
     _, seen = load(data, 256, 1024)
-    return phashes(cv2.cvtColor(seen, cv2.COLOR_BGR2GRAY))[0]
+    return phashes(cv().cvtColor(seen, cv().COLOR_BGR2GRAY))[0]
 
 
 def _tensor(pixels: Pixels) -> torch.Tensor:

@@ -318,8 +318,8 @@ def elsewhere(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_command_tells_what_the_data_is_worth(finished: Finished, copied: Path, elsewhere: Path) -> None:
-    words = ("value", copied, "--truth", finished.sample / "labels.jsonl", "--eval", elsewhere, "--steps", "2")
-    words = (*words, "--batch", "16", "--seeds", "2", "--part", "main", "--part", "stages")
+    given = ("value", copied, "--truth", finished.sample / "labels.jsonl", "--eval", elsewhere, "--steps", "2")
+    words = (*given, "--batch", "16", "--seeds", "2", "--part", "main", "--part", "stages")
     told = json.loads(here(*words, "--json").stdout)
     assert [a["arm"] for a in told["main"]["arms"]] == ["raw", "raw, as few", "mended", "curated", "oracle"]
     assert told["main"]["verdict"].startswith("INVALID")  # two steps teach nothing, and it says so
