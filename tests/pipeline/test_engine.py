@@ -73,7 +73,7 @@ def test_a_killed_run_of_all_stages_continues_to_the_same_bytes(finished: Finish
 def test_runs_killed_at_random_points_end_in_the_same_bytes(tmp_path: Path) -> None:
     """Four inputs, two workers, two kills each; the files that are there are counted, so that every phase is met.
 
-    TUWEN_KILLED_RUNS makes it as many runs as wanted.
+    TUWEN_KILLED_RUNS makes it as many runs as wanted (with `--timeout` to match).
     """
     inputs = [folder_of_photographs(tmp_path / f"in{n}", 5, 10 * n) for n in range(4)]
     stages = "[normalise, decode, jpeg, pair_duplicates, split]"
