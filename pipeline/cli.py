@@ -13,7 +13,19 @@ from typing import Annotated
 import typer
 
 from .. import __version__
-from . import cli_amend, cli_browse, cli_crawl, cli_look, cli_run, cli_score, cli_search, cli_setup, cli_text, cli_train
+from . import (
+    cli_amend,
+    cli_browse,
+    cli_crawl,
+    cli_look,
+    cli_run,
+    cli_score,
+    cli_search,
+    cli_setup,
+    cli_text,
+    cli_train,
+    cli_value,
+)
 from .errors import TuwenError
 
 app = typer.Typer(
@@ -38,7 +50,19 @@ def root(
     """Exit codes: 0 done, 1 the run failed, 2 wrong usage or recipe, 3 an input cannot be read."""
 
 
-for family in (cli_setup, cli_run, cli_score, cli_crawl, cli_amend, cli_look, cli_browse, cli_text, cli_train, cli_search):
+for family in (
+    cli_setup,
+    cli_run,
+    cli_score,
+    cli_crawl,
+    cli_amend,
+    cli_look,
+    cli_browse,
+    cli_text,
+    cli_train,
+    cli_value,
+    cli_search,
+):
     family.add(app)
 
 

@@ -38,6 +38,7 @@ RUN_FILES = (
     *("run.json", "plan.json", "ledger", "shards", "parts"),
     *("thumbs.parquet", "embeddings.parquet", "report.html", "README.md", "croissant.json"),
     *("amend.json", "amending", "retrying"),
+    *("value.json", "value.html", "value-points"),
 )
 STAYS = "removed.parquet"
 """What a fresh start leaves: whoever asked for a removal asked for good."""

@@ -92,7 +92,16 @@ def _here(
     parts: Sequence[str], known: Sequence[str], steps: Sequence[StageModel], out: str, state: tuple[str, ...]
 ) -> dict[str, int]:
     """All rows in this process, with those of index files; microseconds per stage."""
-    rows = read_light([*parts, *known], steps)
+    rows, times = related(read_light([*parts, *known], steps), steps)
+    by_unit = rows.partition_by("unit", as_dict=True)
+    for path in parts:
+        unit = unit_name(path)
+        publish(by_unit.get((unit,), rows.clear()), unit, out, state)
+    return times
+
+
+def related(rows: pl.DataFrame, steps: Sequence[StageModel]) -> tuple[pl.DataFrame, dict[str, int]]:
+    """``rows`` after each of ``steps`` in turn, in any order, and microseconds per stage; the alive are related."""
     times = {}
     for stage in steps:
         started = time.perf_counter()
@@ -101,11 +110,7 @@ def _here(
             rows = judged(stage, alive, stage.relate(alive))  # type: ignore[attr-defined]
             rows = pl.concat([rows, rest], how="diagonal_relaxed") if rest.height else rows
         times[stage.name] = int((time.perf_counter() - started) * 1e6)
-    by_unit = rows.partition_by("unit", as_dict=True)
-    for path in parts:
-        unit = unit_name(path)
-        publish(by_unit.get((unit,), rows.clear()), unit, out, state)
-    return times
+    return rows, times
 
 
 def judged(stage: StageModel, before: pl.DataFrame, after: pl.DataFrame) -> pl.DataFrame:

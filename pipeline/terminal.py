@@ -43,7 +43,7 @@ out = _console(sys.stdout)
 # A descriptor of its own: while local workers run, theirs is turned aside (beam_run.py).
 err = _console(os.fdopen(os.dup(2), "w", buffering=1))
 
-UNITS = {"measure": "units", "relate": "units", "emit": "shards"}
+UNITS = {"measure": "units", "relate": "units", "emit": "shards", "train": "models"}
 
 
 def print_json(value: Any) -> None:

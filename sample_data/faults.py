@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -90,10 +90,17 @@ def failed(fault: str, words: str, image: bytes | None, *reasons: str, **more: A
     return Planted(fault, words, image, "jpg", "failed", reasons, **more)
 
 
-def plant(rng: np.random.Generator) -> list[Planted]:
-    """All pairs of a sample crawl, clean and faulty; the same generator state gives the same pairs."""
+def plant(rng: np.random.Generator, plan: Mapping[str, int] | None = None) -> list[Planted]:
+    """All pairs of a sample crawl, clean and faulty; the same generator state gives the same pairs.
+
+    ``plan`` tells how many scenes each maker of ``PLAN`` gets, by its name there; 0 where it names none.
+    """
     pairs: list[Planted] = []
-    for make, n in _PLAN:
+    plan = PLAN if plan is None else plan
+    if unknown := sorted(plan.keys() - _MAKERS.keys()):
+        raise ValueError(f"no fault is named {unknown[0]!r}; expected some of {', '.join(_MAKERS)}")
+    for name, make in _MAKERS.items():
+        n = plan.get(name, 0)
         for i in range(n):
             scene = random_scene(rng)
             pairs += make(scene, rng, i)
@@ -304,10 +311,18 @@ def _opted_out(scene: Scene, rng: np.random.Generator, i: int) -> list[Planted]:
     return [failed("opted_out", caption(scene, rng), picture(scene, rng), "fetch_opted_out", serve={"headers": header})]
 
 
-_PLAN: tuple[tuple[Callable[[Scene, np.random.Generator, int], list[Planted]], int], ...] = (
-    (_clean, 150),
-    (_png, 8), (_large, 2), (_gps, 8), (_too_small, 8), (_aspect, 6), (_corrupt, 8), (_bomb, 2), (_animated, 3),
-    (_unsafe, 10), (_foreign, 16), (_boilerplate, 10), (_tail, 15), (_masked, 10), (_worst, 6), (_named, 14),
-    (_short, 6),
-    (_mismatched, 30), (_exact, 8), (_near, 15), (_shared, 6), (_dead, 10), (_opted_out, 3),
-)  # fmt: skip
+_MAKERS: dict[str, Callable[[Scene, np.random.Generator, int], list[Planted]]] = {
+    "clean": _clean, "other_format": _png, "oversize": _large, "personal_metadata": _gps, "too_small": _too_small,
+    "bad_aspect": _aspect, "corrupt": _corrupt, "bomb": _bomb, "animated": _animated, "unsafe": _unsafe,
+    "not_chinese": _foreign, "boilerplate": _boilerplate, "boilerplate_tail": _tail, "sensitive_masked": _masked,
+    "sensitive_dropped": _worst, "personal_name": _named, "too_short": _short, "mismatched": _mismatched,
+    "exact_duplicate": _exact, "near_duplicate": _near, "shared_caption": _shared, "dead_link": _dead,
+    "opted_out": _opted_out,
+}  # fmt: skip
+PLAN = {
+    "clean": 150, "other_format": 8, "oversize": 2, "personal_metadata": 8, "too_small": 8, "bad_aspect": 6,
+    "corrupt": 8, "bomb": 2, "animated": 3, "unsafe": 10, "not_chinese": 16, "boilerplate": 10,
+    "boilerplate_tail": 15, "sensitive_masked": 10, "sensitive_dropped": 6, "personal_name": 14, "too_short": 6,
+    "mismatched": 30, "exact_duplicate": 8, "near_duplicate": 15, "shared_caption": 6, "dead_link": 10, "opted_out": 3,
+}  # fmt: skip
+"""Scenes per fault in the sample crawl; duplicates make two pairs of a scene, shared captions five."""

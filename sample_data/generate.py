@@ -15,6 +15,7 @@ from __future__ import annotations
 import html
 import io
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -27,10 +28,10 @@ PER_PAGE = 6
 DATE = "2026-01-01T00:00:00Z"
 
 
-def write_sample(directory: Path, seed: int = 0) -> dict[str, Any]:
-    """Write the crawl to ``directory`` and return what sample.json holds."""
+def write_sample(directory: Path, seed: int = 0, plan: Mapping[str, int] | None = None) -> dict[str, Any]:
+    """Write the crawl to ``directory`` and return what sample.json holds; ``plan`` as for ``faults.plant``."""
     rng = np.random.default_rng(seed)
-    planted = plant(rng)
+    planted = plant(rng, plan)
     order = [int(i) for i in rng.permutation(len(planted))]
     urls = _urls(planted)
     behaviours: dict[str, Any] = {}

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-
-import polars as pl
-
 from tests.conftest import Finished
 from tuwen.export.aggregate import aggregate
 from tuwen.export.funnel import funnel_table
