@@ -52,12 +52,14 @@ def print_json(value: Any) -> None:
 
 
 @contextmanager
-def progress(as_json: bool = False, plain: bool = False) -> Iterator[Report | None]:
+def progress(as_json: bool = False, plain: bool = False, quiet: bool = False) -> Iterator[Report | None]:
     """A callback for the engine: bars on a terminal, lines elsewhere or where ``plain``, JSON lines for machines.
 
-    All of it goes to standard error, so that standard output holds the result alone.
+    None where ``quiet``. All of it goes to standard error, so that standard output holds the result alone.
     """
-    if as_json:
+    if quiet:
+        yield None
+    elif as_json:
         yield Lines(lambda step: err.print(json.dumps(step.describe()), markup=False))
     elif err.is_terminal and not plain:
         with _bars() as bars:
@@ -95,7 +97,7 @@ class Step:
             "phase": self.phase,
             "done": self.done,
             "total": self.total,
-            "unit": UNITS[self.phase],
+            "unit": UNITS.get(self.phase, ""),
             "seconds": round(self.seconds, 1),
             "rate": round(self.rate, 3) if self.rate else None,
             "left": round(self.left, 1) if self.left is not None else None,
@@ -103,7 +105,7 @@ class Step:
 
     def said(self) -> str:
         """The same for people."""
-        text = f"{self.phase}: {self.done} of {self.total} {UNITS[self.phase]}"
+        text = f"{self.phase}: {self.done} of {self.total} {UNITS.get(self.phase, '')}".rstrip()
         if self.rate:
             text += f", {self.rate:.3g}/s"
         if self.left:
