@@ -22,7 +22,7 @@ from .name_candidates import Place, candidates, windows
 from .name_model import MODEL, fingerprint, load
 from .name_rules import by_rules, marked
 from .name_spans import names, together
-from .name_words import lexicons_hash, simplified
+from .name_words import SOUND_MARKS, lexicons_hash, simplified
 from .spans import Span, mark
 from .words import tagged
 
@@ -36,7 +36,7 @@ class Names(StageModel):
     placeholder: str = Field("【人名】", min_length=1, description="what takes a name's place (Wukong: <人名>)")
     action: Literal["mask", "drop", "flag"] = Field("mask", description="mask, drop the caption, or only record")
     numbered: bool = Field(False, description="number the placeholders: the same name in a caption, the same number")
-    keep: str = Field("", description="file of names that stay (public figures), one a line; empty: none stay")
+    keep: str = Field("", description="file of names that stay (public figures), one a line, in either script; # begins a comment; empty: none stay")
     nicknames: bool = Field(False, description="also 小王, 老李, 王总: they name nobody outside a small circle")
     model: Literal["lac", "none"] = Field(
         "lac", description="lac: the shipped tagger (LAC-small) with rules; none: rules alone, faster and half as good"
@@ -66,9 +66,10 @@ class Names(StageModel):
         numbers: dict[str, int] = {}
         spans = []
         for start, end, word, kind, *_ in found:
-            if self.keep and word in _kept(self.keep):
+            person = _person(word)
+            if self.keep and person in _kept(self.keep):
                 continue
-            number = numbers.setdefault(word, len(numbers) + 1)
+            number = numbers.setdefault(person, len(numbers) + 1)
             stands_for = self.placeholder
             if self.numbered:
                 stands_for = (
@@ -105,4 +106,14 @@ def _by_model(worth: Mapping[str, Sequence[Place]]) -> dict[str, list[tuple[int,
 
 @cache
 def _kept(path: str) -> frozenset[str]:
-    return frozenset(Path(path).read_text("utf-8").split())
+    lines = Path(path).read_text("utf-8-sig").splitlines()
+    return frozenset(_person(line) for line in lines if line.strip() and not line.startswith("#"))
+
+
+def _person(name: str) -> str:
+    """What is one name: 張偉 and 张伟, 梅西·里奥 and 梅西•里奥, TAYLOR SWIFT and Taylor  Swift."""
+    one = " ".join(name.translate(simplified()).split()).casefold()
+    return one.translate(_ONE_MARK)
+
+
+_ONE_MARK = dict.fromkeys(map(ord, SOUND_MARKS), SOUND_MARKS[0])

@@ -11,12 +11,13 @@ number of entries matters little (benchmarks/sensitive_words.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..pipeline.once import once
 from .disguises import LONGEST, Form, latin_forms, split_forms
 from .fold import SEPARATOR, folding
 from .lexicon import Entry, load
@@ -114,7 +115,7 @@ class Search:
         return _codes(padded).reshape(-1, LONGEST)
 
 
-@lru_cache(8)
+@once(8)
 def search(paths: tuple[str, ...], kinds: frozenset[str]) -> Search:
     """The searches over the lexicons at ``paths``, built once per process."""
     return Search(load(paths).entries, kinds)

@@ -52,6 +52,10 @@ def run(name: str, build: Callable[[beam.Pipeline], object], options: PipelineOp
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline)
     quiet = is_local(options) and options.view_as(DirectOptions).direct_num_workers > 1
+    if quiet:
+        from .local_workers import watch_workers
+
+        watch_workers()
     with _worker_output() if quiet else nullcontext():
         result = pipeline.run()
         result.wait_until_finish()
