@@ -12,6 +12,7 @@ Every phase resumes by its files: what stands under its final name is not comput
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import threading
@@ -24,15 +25,17 @@ from typing import Any
 import apache_beam as beam
 import polars as pl
 
-from . import beam_run, files, index
+from . import attempts, beam_run, files, index
 from .emit import KEPT, EmitOptions, emit
 from .errors import InputError, RunError, UsageError
 from .finish import finish
-from .measure import MeasureOptions, MeasureUnit
+from .measure import MeasureOptions, MeasureUnit, record_failure
 from .recipe import Recipe
 from .relate import SPREAD_ABOVE, relate
 from .sources import open_input
 from .units import Unit
+
+log = logging.getLogger(__name__)
 
 RUN_FILES = (
     *("run.json", "plan.json", "ledger", "shards", "parts"),
@@ -150,26 +153,51 @@ def _without_image(parts: str, units: list[str]) -> int:
 
 def measure(config: RunConfig, recipe: Recipe, units: dict[str, Unit]) -> None:
     """Measure the units that have no part file yet; a unit that fails is named at the end."""
-    done = set(files.names(config.parts, ".parquet"))
-    todo = [u for i, u in sorted(units.items()) if f"{i}.parquet" not in done]
     shown = set(sorted(units)[:THUMB_UNITS])
-    options = MeasureOptions(config.parts, config.dropped_too)
-    if todo:
-        beam_options = beam_run.pipeline_options(config.beam_args, _workers(config, len(todo)))
+
+    def started(todo: list[Unit], apart: bool) -> None:
         elements = [(u, u.id in shown) for u in todo]
+        step = MeasureUnit(recipe.phase("measure"), MeasureOptions(config.parts, config.dropped_too))
         beam_run.run(
             "measure",
-            lambda p: (
-                p
-                | "Units" >> beam.Create(elements, reshuffle=True)
-                | "Measure" >> beam.ParDo(MeasureUnit(recipe.phase("measure"), options))
-            ),
-            beam_options,
+            lambda p: p | "Units" >> beam.Create(elements, reshuffle=True) | "Measure" >> beam.ParDo(step),
+            beam_run.pipeline_options(config.beam_args, _workers(config, len(todo)), apart),
         )
-    done = set(files.names(config.parts, ".parquet"))
-    broken = [i for i in sorted(units) if f"{i}.parquet" not in done]
+
+    while todo := _unmeasured(config, units):
+        before = attempts.begun(config.parts)
+        together = [u for u in todo if before.get(u.id, 0) < attempts.SUSPECT]
+        try:
+            if together:
+                started(together, apart=bool(before))  # this process must not die of what another died of
+        except Exception as error:
+            if attempts.begun(config.parts) == before:  # not the work of a unit
+                raise
+            log.warning("the pipeline ended early and is started again: %s", error)
+            continue
+        for unit in todo:
+            if before.get(unit.id, 0) >= attempts.SUSPECT:
+                _measure_alone(config, unit, started)
+        break
+    broken = [u.id for u in _unmeasured(config, units)]
+    attempts.end(config.parts, set(attempts.begun(config.parts)) - set(broken))
     if broken:
         raise RunError(_broken(config, broken, len(units)))
+
+
+def _unmeasured(config: RunConfig, units: dict[str, Unit]) -> list[Unit]:
+    done = set(files.names(config.parts, ".parquet"))
+    return [u for i, u in sorted(units.items()) if f"{i}.parquet" not in done]
+
+
+def _measure_alone(config: RunConfig, unit: Unit, started: Callable[..., None]) -> None:
+    """Measure a unit that others may have died of; where its process dies again, that is the unit's failure."""
+    try:
+        started([unit], apart=True)
+    except Exception as error:
+        log.error("unit %s failed: its process died", unit.id, exc_info=True)
+        cause = str(error).strip().splitlines()[-1:] or [type(error).__name__]
+        record_failure(config.parts, unit, f"its process died, as before, when it was measured alone: {cause[0][:300]}")
 
 
 def prepare(config: RunConfig, plan: dict[str, Any]) -> dict[str, Any] | None:
@@ -267,7 +295,8 @@ def _broken(config: RunConfig, broken: list[str], total: int) -> str:
 
 
 def _workers(config: RunConfig, elements: int) -> int:
-    return max(1, min(config.workers or os.cpu_count() or 1, elements))
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(config.workers or cores, elements))
 
 
 def _header(config: RunConfig, options: Any, replayed: dict[str, Any] | None) -> dict[str, Any]:
