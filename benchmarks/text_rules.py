@@ -1,6 +1,6 @@
-"""The text rules on real captions: languages, boilerplate, speed.
+"""All figures of the text rules on real captions: names, languages, sensitive words, boilerplate, speed.
 
-    python benchmarks/text_rules.py --data ../shared/data [--captions 30000]
+    python benchmarks/text_rules.py [names languages japanese sensitive boilerplate speed] --data ../shared/data
 
 - Languages: sentences of Tatoeba by language; the share that is kept, and the share of Cantonese and Wu that is
   named so. Japanese without kana is hardly in it: those are made from word lists (japanese.py).
@@ -10,8 +10,9 @@
   one host.
 - Speed: captions and megabytes a CPU-second for each rule and for the chain, beside the same work by
   jieba.posseg and plain loops (language by share of Han, phrases by ``re``, words by ``in``, names by tags).
+- Names and sensitive words: what names.py and sensitive_words.py print by themselves; they say how it is measured.
 
-Names and sensitive words have benchmarks of their own (names.py, sensitive_words.py).
+Needs: uv pip install jieba wordfreq babel holidays
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ from tuwen.pipeline.recipe import load
 from tuwen.pipeline.stage import StageModel, Tally, apply_stage, apply_stages, judge
 from tuwen.pipeline.text import records
 
+STEPS = ("names", "languages", "japanese", "sensitive", "boilerplate", "speed")
 KANA = re.compile("[\u3041-\u30ff]")
 
 
@@ -55,6 +57,20 @@ def languages(data: Path) -> None:
             named = rows["lang"].value_counts(sort=True).head(3)
             shares = ", ".join(f"{lang} {n / rows.height:.3f}" for lang, n in named.rows())
             print(f"{name:10} {rows.height:7} {kept:7.4f}  {shares}")
+
+
+def names(data: Path) -> None:
+    """Exact spans on news, false names on photo captions."""
+    from names import report
+
+    report(data)
+
+
+def sensitive(data: Path) -> None:
+    """Recall by disguise, false hits, speed by the size of the lexicon."""
+    from sensitive_words import report
+
+    report(data)
 
 
 def japanese() -> None:
@@ -218,7 +234,8 @@ def _through(stages: list[StageModel], texts: list[str]) -> pl.DataFrame:
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", default="../shared/data", help="folder with lid_tatoeba, html_zh and flickr8k_cn")
+    parser.add_argument("what", nargs="*", help=f"which figures: {', '.join(STEPS)}; all where none is named")
+    parser.add_argument("--data", default="../shared/data", help="folder with ner, lid_tatoeba, html_zh, flickr8k_cn")
     parser.add_argument("--captions", type=int, default=30_000)
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
@@ -226,14 +243,20 @@ def main() -> None:
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, tuwen {__version__}, "
         f"polars {version('polars')}, data {options.data}"
     )
-    steps: list[Callable[[], None]] = [
-        lambda: languages(Path(options.data)),
-        japanese,
-        lambda: boilerplate(Path(options.data)),
-        lambda: speed(Path(options.data), options.captions, options.rounds),
-    ]
-    for step in steps:
-        step()
+    if unknown := set(options.what) - set(STEPS):
+        parser.error(f"{', '.join(sorted(unknown))}: expected any of {', '.join(STEPS)}")
+    data = Path(options.data)
+    steps: dict[str, Callable[[], None]] = {
+        "names": lambda: names(data),
+        "languages": lambda: languages(data),
+        "japanese": japanese,
+        "sensitive": lambda: sensitive(data),
+        "boilerplate": lambda: boilerplate(data),
+        "speed": lambda: speed(data, options.captions, options.rounds),
+    }
+    for name in options.what or STEPS:
+        print(f"\n== {name}", flush=True)
+        steps[name]()
 
 
 if __name__ == "__main__":
