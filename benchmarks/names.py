@@ -77,9 +77,7 @@ def report(data: Path, limit: int | None = None) -> None:
     libraries = ", ".join(f"{p} {version(p)}" for p in ("jieba", "rjieba", "onnxruntime", "polars", "numpy"))
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, {libraries}")
     print(f"model {fingerprint(MODEL)[:16]}, data {data}, process time on one core")
-    news = {
-        name: rows(data / "ner" / f"{name}.jsonl", limit) for name in ("peoples_daily_dev", "cluener_train")
-    }
+    news = {name: rows(data / "ner" / f"{name}.jsonl", limit) for name in ("peoples_daily_dev", "cluener_train")}
     texts = {name: [r["text"] for r in of] for name, of in news.items()}
     photos = rows(data / "flickr8k_cn" / "captions.jsonl", limit)
     texts["flickr8k_cn"] = [c for r in photos for c in r["zh"]]

@@ -1,4 +1,4 @@
-"""Local worker processes that are watched: where one dies, the pipeline fails with the cause instead of waiting for ever.
+"""Local worker processes that are watched: where one dies, the pipeline fails with the cause and does not wait.
 
 Beam's local runner hands a bundle to a worker process and waits for its answer without a time limit; that the
 process was killed (out of memory, a crash in a decoder) it only logs. Its handler of Docker containers aborts what

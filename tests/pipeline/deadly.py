@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 from collections.abc import Mapping
+from pathlib import Path
 from typing import ClassVar
 
 import polars as pl
@@ -20,7 +21,7 @@ class Deadly(StageModel):
     cured: str
 
     def measure(self, batch: pl.DataFrame) -> pl.DataFrame:
-        if batch["caption"].str.contains("雷").any() and not os.path.exists(self.cured):
+        if batch["caption"].str.contains("雷").any() and not Path(self.cured).exists():
             os.kill(os.getpid(), signal.SIGKILL)
         return batch
 

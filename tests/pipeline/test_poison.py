@@ -30,7 +30,7 @@ def test_a_unit_that_raises_fails_alone_and_is_tried_again(tmp_path: Path, monke
 
     real, asked = measure.read_unit, list[int]()
     monkeypatch.setattr(measure, "read_unit", broken)
-    with pytest.raises(RunError, match=r"1 of 3 units failed.*\n.*unit [0-9a-f]{16} \(000.jpg.*the connection was lost"):
+    with pytest.raises(RunError, match=r"1 of 3 units failed.*\n.*unit [0-9a-f]{16} \(000.jpg.*connection was lost"):
         engine.run(engine.RunConfig(tuple(inputs), out, workers=1), load("photos"))
     (error,) = (Path(out) / "parts").glob("*.error.json")
     told = json.loads(error.read_text())
