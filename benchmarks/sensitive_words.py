@@ -120,6 +120,11 @@ def symbols(word: str, drawn: random.Random) -> str:
     return _inserted(word, drawn, SIGNS)
 
 
+def clauses(word: str, drawn: random.Random) -> str:
+    """Marks that end a clause, between all characters."""
+    return drawn.choice("，、。！,!;…").join(word)
+
+
 def invisible(word: str, drawn: random.Random) -> str:
     """The same with what shows nothing."""
     return _inserted(word, drawn, UNSEEN)
@@ -187,7 +192,8 @@ def mixed(word: str, drawn: random.Random) -> str:
 
 
 DISGUISES: tuple[Callable[[str, random.Random], str], ...] = (
-    script, width, case, digits, symbols, invisible, repeats, homophones, split, pinyin, half_pinyin, initial, mixed
+    script, width, case, digits, symbols, clauses, invisible, repeats, homophones, split, pinyin, half_pinyin, initial,
+    mixed,
 )  # fmt: skip
 
 

@@ -145,7 +145,7 @@ def _kinds() -> NDArray[np.uint8]:
 
 @cache
 def _sides() -> list[str]:
-    """Per word of ``_roles`` where a name is looked for: behind it (a role stands ``before`` one), before it, or here."""
+    """Per word of ``_roles`` where a name is: behind it (a role stands ``before`` one), before it (``after``), here."""
     return ["before"] * len(titles()["named"]) + ["after"] * len(titles()["said"]) + ["here"] * len(_hints())
 
 

@@ -19,7 +19,7 @@ DIED = "a worker process ended before its work was done: it was killed (out of m
 _EVERY = 0.2
 
 
-class WatchedWorker(SubprocessSdkWorkerHandler):  # type: ignore[misc]  # Beam has no types
+class WatchedWorker(SubprocessSdkWorkerHandler):
     """Beam's handler of one worker process, which answers for the process when that is gone."""
 
     def start_worker(self) -> None:

@@ -11,9 +11,10 @@ import pytest
 
 from tests.conftest import curate
 from tests.pipeline.test_engine import folder_of_photographs, ledger_rows, tree
-from tuwen.pipeline import attempts, engine, files, measure
+from tuwen.pipeline import attempts, beam_run, engine, files, measure
 from tuwen.pipeline.errors import RunError
 from tuwen.pipeline.recipe import load
+from tuwen.pipeline.sources import read_unit
 from tuwen.pipeline.units import Unit
 
 
@@ -26,9 +27,9 @@ def test_a_unit_that_raises_fails_alone_and_is_tried_again(tmp_path: Path, monke
         asked.append(unit.index)
         if unit.index == 1:
             raise OSError("the connection was lost")
-        return real(unit)
+        return read_unit(unit)
 
-    real, asked = measure.read_unit, list[int]()
+    asked: list[int] = []
     monkeypatch.setattr(measure, "read_unit", broken)
     with pytest.raises(RunError, match=r"1 of 3 units failed.*\n.*unit [0-9a-f]{16} \(000.jpg.*connection was lost"):
         engine.run(engine.RunConfig(tuple(inputs), out, workers=1), load("photos"))
@@ -37,9 +38,13 @@ def test_a_unit_that_raises_fails_alone_and_is_tried_again(tmp_path: Path, monke
     assert told["error"] == "OSError: the connection was lost"
     assert "read_unit" in told["traceback"]
     assert not (Path(out) / "run.json").exists()
-    monkeypatch.setattr(measure, "read_unit", real)
+
+    def counted(unit: Unit) -> Iterator[pl.DataFrame]:
+        asked.append(unit.index)
+        return read_unit(unit)
+
     asked.clear()
-    monkeypatch.setattr(measure, "read_unit", lambda unit: (asked.append(unit.index), real(unit))[1])
+    monkeypatch.setattr(measure, "read_unit", counted)
     engine.run(engine.RunConfig(tuple(inputs), out, workers=1), load("photos"))
     assert asked == [1]
     assert tree(Path(out)) == tree(Path(whole))
@@ -53,7 +58,7 @@ def test_a_unit_that_kills_its_process_fails_alone(tmp_path: Path) -> None:
     recipe, cured = tmp_path / "r.yaml", tmp_path / "cured"
     deadly = f"{{'tests.pipeline.deadly:Deadly': {{cured: '{cured}'}}}}"
     recipe.write_text(f"name: r\nstages: [normalise, {deadly}, decode, jpeg]\n")
-    words = ("run", *inputs, "-o", tmp_path / "out", "-r", recipe, "-j", "2")
+    words: tuple[str | Path, ...] = ("run", *inputs, "-o", tmp_path / "out", "-r", recipe, "-j", "2")
     failed = curate(*words, check=False)
     assert failed.returncode == 1
     assert "1 of 4 units failed" in failed.stderr
@@ -80,7 +85,7 @@ def test_what_a_killed_run_had_begun_is_not_suspect_at_once(tmp_path: Path) -> N
 
 def test_a_failure_that_no_unit_caused_is_told_as_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     source = folder_of_photographs(tmp_path / "in", 1)
-    monkeypatch.setattr(engine.beam_run, "run", lambda *_: (_ for _ in ()).throw(ConnectionError("no cluster")))
+    monkeypatch.setattr(beam_run, "run", lambda *_: (_ for _ in ()).throw(ConnectionError("no cluster")))
     with pytest.raises(ConnectionError, match="no cluster"):
         engine.run(engine.RunConfig((str(source),), str(tmp_path / "out"), workers=1), load("photos"))
 
