@@ -34,6 +34,12 @@ def pipeline_options(beam_args: Sequence[str] = (), workers: int = 1, apart: boo
     return options
 
 
+def processes(wanted: int, elements: int) -> int:
+    """Worker processes for so many elements: as many as are wanted, by default one per core that may be used."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(wanted or cores, elements))
+
+
 def is_local(options: PipelineOptions) -> bool:
     """Whether the pipeline runs on this machine's own runner."""
     return runner_name(options) == LOCAL

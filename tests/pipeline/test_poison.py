@@ -14,7 +14,7 @@ from tests.pipeline.test_engine import folder_of_photographs, ledger_rows, tree
 from tuwen.pipeline import attempts, beam_run, engine, files, measure
 from tuwen.pipeline.errors import RunError
 from tuwen.pipeline.recipe import load
-from tuwen.pipeline.sources import read_unit
+from tuwen.pipeline.sources import open_input, read_unit
 from tuwen.pipeline.units import Unit
 
 
@@ -127,3 +127,16 @@ def test_an_interrupted_run_on_another_file_system_goes_on_to_the_same_bytes(
     want = tree(tmp_path / "whole")
     assert {f"shards/{n}": files.read_bytes(files.join(out, "shards", n)) for n in files.names(f"{out}/shards")} == want
     files.remove(out)
+
+
+def test_an_object_of_the_same_size_and_other_contents_is_another(tmp_path: Path) -> None:
+    url = f"memory://in-{tmp_path.name}/pairs.jsonl"
+    files.write_bytes(url, b'{"url": "http://a.test/1.jpg", "caption": "x"}\n')
+    (unit,) = open_input(url)
+    before = engine._stamp(unit)
+    files.write_bytes(url, b'{"url": "http://a.test/2.jpg", "caption": "x"}\n')
+    after = engine._stamp(unit)
+    assert before["bytes"] == after["bytes"]
+    assert before != after
+    assert engine._stamp(unit) == after
+    files.remove(url)
