@@ -97,7 +97,7 @@ class _Table(dict[int, str]):
         kinds = self.kinds
         compatible = unicodedata.normalize("NFKC", character)
         if character in CLAUSE or compatible in CLAUSE:
-            return compatible
+            return compatible if compatible in CLAUSE else character
         category = unicodedata.category(character)
         if category[0] == "N":
             if "digits" in kinds:
