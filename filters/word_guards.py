@@ -41,7 +41,7 @@ EVERYDAY = 20_000
 TORN = 50_000
 """Occurrences from which a character between marks is a word of its own (大, 人, 在).
 
-With 20,000 entries no photo caption and 2 of 6,000 news sentences then hold a false hit across a mark; at 3,000 it is 1,
+With 20,000 entries no photo caption and 2 of 6,000 news sentences then hold a false hit across a mark; at 3,000 one,
 for 50 points less of recall.
 """
 
