@@ -15,7 +15,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 
-class _Once(Generic[P, R]):
+class Once(Generic[P, R]):
     """A function whose results are held; callers wait while another thread makes the first."""
 
     def __init__(self, make: Callable[P, R], most: int) -> None:
@@ -33,6 +33,6 @@ class _Once(Generic[P, R]):
             self._held.cache_clear()
 
 
-def once(most: int) -> Callable[[Callable[P, R]], _Once[P, R]]:
+def once(most: int) -> Callable[[Callable[P, R]], Once[P, R]]:
     """Hold the results of the ``most`` argument lists used last; each is made by one thread."""
-    return lambda make: _Once(make, most)
+    return lambda make: Once(make, most)

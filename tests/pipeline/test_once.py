@@ -14,7 +14,7 @@ from tuwen.filters.detectors import load_detector
 from tuwen.filters.lexicon import load as load_lexicon
 from tuwen.filters.name_model import load as load_names
 from tuwen.filters.word_search import search
-from tuwen.pipeline.once import once
+from tuwen.pipeline.once import Once, once
 from tuwen.scoring.scorer import load_scorer
 
 
@@ -62,7 +62,7 @@ def test_models_and_lexicons_of_the_stages_are_loaded_so() -> None:
     from tuwen.scoring import scorer
 
     for loader in (load_detector, load_lexicon, load_names, search, scorer._load):
-        assert type(loader) is type(once(1)(len)), loader
+        assert isinstance(loader, Once), loader
     assert load_scorer.__doc__
 
 
