@@ -2,9 +2,8 @@
 
 Trained on words alone, strung together at random: those of IPADIC that have no kana (as janome carries them,
 with costs) against those of jieba's dictionary (with counts) in simplified and traditional script. A logistic
-regression over characters, hashed runs of two to four of them and what begins a text, rounded to bytes. Compounds
-(科学者, 建設中) are in no dictionary: IPADIC's nouns get its suffixes now and then. Both dictionaries' licences allow
-it; ``filters/models/NOTICE`` names them. No corpus and no benchmark's list is read here.
+regression over characters, hashed runs of two to four of them and what begins a text, rounded to bytes. Both
+dictionaries' licences allow it; ``filters/models/NOTICE`` names them. No corpus and no benchmark's list is read here.
 
 Needs: uv pip install janome jieba
 """
@@ -36,22 +35,13 @@ CHINESE_WEIGHT = 3.0
 """A Chinese caption lost costs as much as so many Japanese ones let through."""
 
 
-NOUNS, SUFFIXES = (1283, 1285), (1298, 1303)
-"""Numbers of IPADIC's left-id.def: 名詞 サ変接続 and 一般; 名詞,接尾 一般 (者, 員, 中) and 地域 (駅, 県)."""
-SUFFIXED = 0.3
-"""Share of nouns that get a suffix."""
-
-
-def japanese_words(classes: Sequence[int] = ()) -> tuple[list[str], list[float]]:
-    """Entries of IPADIC without kana, and how likely each is by its cost (700 to 800 a nat, as MeCab trains them).
-
-    ``classes`` are left ids; none: all entries.
-    """
+def japanese_words() -> tuple[list[str], list[float]]:
+    """Entries of IPADIC without kana, and how likely each is by its cost (700 to 800 a nat, as MeCab trains them)."""
     words: dict[str, float] = {}
     for number in range(10):
         entries = importlib.import_module(f"janome.sysdic.entries_compact{number}").DATA
-        for surface, left, _, cost in entries.values():
-            if HAN.match(surface) and (not classes or left in classes):
+        for surface, _, _, cost in entries.values():
+            if HAN.match(surface):
                 words[surface] = max(words.get(surface, 0.0), math.exp(-cost / 1500))
     return list(words), list(words.values())
 
@@ -84,23 +74,6 @@ def strung(
     return texts
 
 
-def compounds(count: int, seed: int) -> tuple[list[str], list[float]]:
-    """Nouns with a suffix each, all as likely."""
-    drawn = random.Random(seed)
-    nouns, suffixes = japanese_words(NOUNS), japanese_words(SUFFIXES)
-    pairs = zip(drawn.choices(*nouns, k=count), drawn.choices(*suffixes, k=count), strict=True)
-    made = sorted({noun + suffix for noun, suffix in pairs})
-    return made, [1.0] * len(made)
-
-
-def with_compounds() -> tuple[list[str], list[float]]:
-    """All entries and, for ``SUFFIXED`` of what is drawn of them, compounds."""
-    words, likely = japanese_words()
-    made, _ = compounds(len(words), 4)
-    share = SUFFIXED / (1 - SUFFIXED) * sum(likely) / len(made)
-    return [*words, *made], [*likely, *([share] * len(made))]
-
-
 def train(count: int, epochs: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.int8]], int]:
     """(CHARACTERS + BUCKETS,) weights and the bias, in units of 1 / SCALE; positive speaks for Japanese."""
     torch.manual_seed(0)
@@ -111,7 +84,7 @@ def train(count: int, epochs: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.i
         converted = script.convert("\n".join(chinese[i] for i in chosen)).split("\n")
         for i, text in zip(chosen, converted, strict=True):
             chinese[i] = text
-    texts = [*strung(*with_compounds(), count, 2), *chinese]
+    texts = [*strung(*japanese_words(), count, 2), *chinese]
     truth = torch.cat([torch.ones(count), torch.zeros(count)])
     codes, starts = code_points(pl.Series(texts))
     found = torch.from_numpy(np.stack(indices(codes, starts), axis=1).ravel().astype(np.int64))
