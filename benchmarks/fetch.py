@@ -62,7 +62,8 @@ def outcomes(options: argparse.Namespace) -> None:
     """What becomes of each kind of misbehaviour, all asked for at once, a good address among them."""
     with hostile() as web:
         limits = Limits(connect_to=(("*.test", web.at),), max_bytes=200_000, total_seconds=1.0, retries=0)
-        urls = [f"http://bad.test/{path}" for path in PATHS]
+        # Who asks for a pause gets it for the whole host, so that one has a host of its own.
+        urls = [f"http://{'late' if path == 'later' else 'bad'}.test/{path}" for path in PATHS]
         urls += ["http://deny.test/ok", "http://ill.test/ok", "http://no-such-host.invalid/a", "https://bad.test/ok"]
         urls += ["ftp://bad.test/a.jpg", "file:///etc/passwd"]
         started = time.monotonic()

@@ -6,7 +6,16 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from scrapy import Spider
-from scrapy.exceptions import CloseSpider, IgnoreRequest
+from scrapy.exceptions import (
+    CannotResolveHostError,
+    CloseSpider,
+    DownloadCancelledError,
+    DownloadConnectionRefusedError,
+    DownloadFailedError,
+    DownloadTimeoutError,
+    IgnoreRequest,
+    ResponseDataLossError,
+)
 from scrapy.http import HtmlResponse, Request, Response
 from scrapy.http.request import NO_CALLBACK
 from scrapy.linkextractors import LinkExtractor
@@ -14,7 +23,6 @@ from scrapy.responsetypes import responsetypes
 from scrapy.spidermiddlewares.httperror import HttpError
 from scrapy.utils.defer import maybe_deferred_to_future
 from twisted.internet.defer import Deferred
-from twisted.internet.error import DNSLookupError
 from twisted.python.failure import Failure
 
 from ...filters.robots import origin_of
@@ -26,6 +34,16 @@ from .scope import Scope
 
 RAW = "tuwen_raw"
 STORED = "stored"
+
+CAUSES: dict[Any, str] = {
+    CannotResolveHostError: "dns",
+    DownloadConnectionRefusedError: "refused",
+    DownloadTimeoutError: "timeout",
+    DownloadCancelledError: "too_large",
+    ResponseDataLossError: "reset",
+    DownloadFailedError: "reset",
+}
+"""What Scrapy raises for a page that cannot be had, in the words of ``filters/transfer.py``."""
 
 
 class PageSpider(Spider):
@@ -97,10 +115,12 @@ class PageSpider(Spider):
             self._count("robots")
         elif isinstance(error, HttpError):
             self._count(f"http_{error.response.status}")
-        elif isinstance(error, DNSLookupError):
-            self._count("dns")
+        elif isinstance(error, DownloadFailedError) and "SSL" in str(error):
+            self._count("tls")
+        elif isinstance(error, IgnoreRequest) and "MAXSIZE" in str(error):  # what it unpacks to, not what was sent
+            self._count("too_large")
         else:
-            self._count(type(error).__name__)
+            self._count(CAUSES.get(type(error), type(error).__name__))
 
     def _archive(self, response: Response, reserved: tuple[str, ...]) -> None:
         raw = response.request.meta.get(RAW) if response.request else None

@@ -66,6 +66,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.hits[f"{host}{path}"] += 1
         self.server.agents.add(self.headers["User-Agent"] or "")
         time.sleep(self.server.pause)
+        if (host, path) == ("mute.test", "/robots.txt"):
+            self.close_connection = True
+            return
         status, headers, body = self.answer(host, path)
         self.send_response(status)
         for name, value in {"Content-Type": "text/html; charset=utf-8", **headers}.items():
@@ -211,6 +214,24 @@ def test_hosts_without_answers_and_bounds(site: Site, tmp_path: Path) -> None:
     assert more["pages"] == told["pages"] - 1 > shallow["pages"]
 
 
+def test_a_site_whose_robots_txt_cannot_be_had_is_left_alone_and_no_proxy_is_taken_unasked(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    seeds = ["crawl", *(f"http://{host}.test:{site.port}/n1" for host in ("mute", "b")), "--json"]
+    seeds += ["http://no-such-host.invalid/", "http://b.test:9/", f"https://b.test:{site.port}/"]
+    manners = ["--contact", "a@b.cn", "--delay", "0", "--resolve", "mute.test=127.0.0.1"]
+    manners += ["--resolve", "b.test=127.0.0.1"]
+    told = json.loads(curate(*seeds, "-o", tmp_path / "straight", *manners).stdout)
+    assert site.hits["mute.test/robots.txt"] and not site.hits["mute.test/n1"]
+    assert {k: n for k, n in told["counts"].items() if k != "pages"} == {"dns": 1, "refused": 1, "reset": 1, "tls": 1}
+    assert site.hits["b.test/n1"] == 1
+    manners += ["--proxy", f"http://127.0.0.1:{site.port}"]
+    asked = json.loads(curate(*seeds[:4], "-o", tmp_path / "proxied", *manners).stdout)
+    assert asked["counts"]["http_404"] == 2  # this site is no proxy, and knows no path http://…
+    assert site.hits["b.test/n1"] == 1
+
+
 def test_a_killed_crawl_goes_on_to_the_same_pages(site: Site, tmp_path: Path) -> None:
     out = tmp_path / "killed"
     site.pause = 0.05
@@ -246,6 +267,7 @@ def test_what_cannot_be_crawled_says_so(site: Site, tmp_path: Path) -> None:
     assert "no regular expression" in refused("--path", "(")
     assert "HOST=ADDRESS" in refused("--resolve", "a.test")
     assert "only Chinese" in refused("--language", "fr")
+    assert "no HTTP proxy" in refused("--proxy", "10.0.0.7:3128")
     assert (
         "no address to begin at"
         in curate("crawl", "ftp://a", "-o", tmp_path / "x", "--contact", "a@b.cn", check=False).stderr
