@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import socket
@@ -106,7 +107,10 @@ class _Handler(BaseHTTPRequestHandler):
             {"location": "/ok/kept", "tdm-reservation": 1, "tdm-policy": "https://reserved.test/policy"},
             {"location": "/free*.png$", "tdm-reservation": 1},
         ]
-        if host in ("reserved", "closed"):
+        if host == "mazy":
+            slow = {"location": "/" + "*o" * 40 + "x", "tdm-reservation": 1}
+            self.answer(200, json.dumps([slow] * 100).encode(), Content_Type="application/json")
+        elif host in ("reserved", "closed"):
             self.answer(200, json.dumps(rules).encode(), Content_Type="application/json")
         elif host == "soft":
             self.answer(200, b"<!DOCTYPE html><p>not here</p>")
@@ -142,6 +146,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def on_gzip(self) -> None:
         self.answer(200, b"\x1f\x8b" + b"\0" * 2000, Content_Encoding="gzip", Content_Type="image/png")
+
+    def on_bomb(self) -> None:
+        """A hundred thousand bytes that unpack to sixteen million."""
+        self.answer(200, gzip.compress(bytes(16 << 20), 1), Content_Encoding="gzip", Content_Type="image/png")
 
     def on_declared(self) -> None:
         self.answer(200, PNG, length=10**9)
@@ -221,6 +229,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def on_ever(self) -> None:
         self.answer(302, Location=f"/ever/{time.monotonic_ns()}")
+
+    def on_to(self) -> None:
+        self.answer(302, Location=self.path.partition("?")[2])
 
     def on_inwards(self) -> None:
         self.answer(302, Location=f"http://{self.server.at}/ok.png")
