@@ -171,6 +171,7 @@ def _settings(options: CrawlOptions, agent: str) -> dict[str, Any]:
         "DOWNLOAD_TIMEOUT": 60,
         "RETRY_TIMES": 2,
         "COOKIES_ENABLED": False,
+        "METAREFRESH_ENABLED": False,
         "TELNETCONSOLE_ENABLED": False,
         "REMOTE_CONTROL_ENABLED": False,
         "LOG_INSTALL_ROOT_HANDLER": False,

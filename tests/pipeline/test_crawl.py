@@ -89,7 +89,17 @@ class _Handler(BaseHTTPRequestHandler):
         if host == "a.test" and path == "/":
             links = [*(f"/n{i}" for i in range(12)), "/secret/x", "/noai", "/header", "/moved", "/gz", "/en", "/deep"]
             links += [f"http://b.test:{port}/", f"http://down.test:{port}/", f"http://127.0.0.1:{port}/n0"]
-            links += ["/inwards", "/gone", "/nofollow", "/photo.jpg", "mailto:a@b.cn", "/tdm", "/mined", "/mined-free"]
+            links += [
+                "/inwards",
+                "/gone",
+                "/nofollow",
+                "/photo.jpg",
+                "mailto:a@b.cn",
+                "/tdm",
+                "/mined",
+                "/mined-free",
+                "/again",
+            ]
             return 200, {}, page("a", links)
         if path.startswith("/n") and path[2:].isdigit():
             onward = [f"{path}0"] if len(path) < 5 else []
@@ -100,6 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
             "/tdm": (200, {"TDM-Reservation": "1"}, page("tdm", [])),
             "/mined": (200, {}, page("mined", [])),
             "/mined-free": (200, {"TDM-Reservation": "0"}, page("mined-free", [])),
+            "/again": (200, {}, page("again", [], '<meta http-equiv="refresh" content="60; url=/refreshed">')),
+            "/refreshed": (200, {}, page("refreshed", [], '<meta http-equiv="refresh" content="9; url=/refreshed">')),
             "/moved": (302, {"Location": "/target"}, b""),
             "/inwards": (302, {"Location": f"http://127.0.0.1:{port}/n1"}, b""),
             "/gz": (200, {"Content-Encoding": "gzip"}, gzip.compress(page("gz", []))),
@@ -155,6 +167,7 @@ def pairs(out: Path) -> list[tuple[str, str, str]]:
 EXPECTED = {
     *("a.test/robots.txt", "a.test/.well-known/tdmrep.json", "a.test/mined-free"),
     *(f"a.test/{p}" for p in ("", "target", "moved", "gz", "behind", "nofollow", "deep", "inwards")),
+    *("a.test/again", "a.test/refreshed"),
     *(f"a.test/n{i}{end}" for i in range(12) for end in ("", "0", "00")[: 3 if i < 10 else 2]),
 }
 
@@ -184,6 +197,13 @@ def test_a_polite_crawl_in_scope(site: Site, tmp_path: Path) -> None:
     assert {p.rsplit("/", 1)[-1] for p, _, _ in pairs(out)} >= {"gz", "target", "n000", ""}
     assert len(pairs(out)) == told["pages"]
     for path in out.glob("*.warc.gz"):
+        with path.open("rb") as handle:
+            got = {
+                r.rec_headers.get_header("WARC-Target-URI"): r.http_headers
+                for r in ArchiveIterator(handle)
+                if r.rec_type == "response"
+            }
+        assert got[f"http://a.test:{site.port}/gz"].get_header("Content-Encoding") == "gzip"
         checker = Checker(type("Args", (), {"verbose": False, "inputs": [str(path)]})())
         checker.process_all()
         assert checker.exit_value == 0
