@@ -184,7 +184,7 @@ class Bench:
                 if teacher:
                     targets = teacher.of(seen)
                 elif source == "plain":
-                    targets = Targets(self.scale * seen.image @ seen.text.T, seen.image, seen.text)
+                    targets = Targets.of(seen.image, seen.text, self.scale)
                 return student_losses(fresh, world.pixels(rows), world.ids[rows], world.groups[rows], targets, config)
 
             started = time.process_time()

@@ -85,11 +85,10 @@ def distilled(
     """`curate train retrieval --student TEACHER`: a student, its ONNX and int8 forms, and what they came to."""
     from ..trainers.student_make import train_from_shards
     from . import terminal
-    from .errors import UsageError
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("--student trains in one process; start it without torchrun")
     told = train_from_shards(shards, out, teacher, config, sets, device)
+    if not told:  # under torchrun the first process prints
+        return
     if as_json:
         terminal.print_json(told)
         return
