@@ -47,4 +47,5 @@ def _points(found: dict[str, Any] | None) -> list[Any] | None:
     """[mean, low, high, verdict] in points of a hundred; bounds are None where one seed gives none."""
     if not found:
         return None
-    return [*(None if found[k] is None else round(100 * found[k], 1) for k in ("mean", "low", "high")), found["verdict"]]
+    shares = (found[k] for k in ("mean", "low", "high"))
+    return [*(None if s is None else round(100 * s, 1) for s in shares), found["verdict"]]

@@ -339,7 +339,8 @@ class Study:
 def study(run: str, options: Options, progress: Progress | None = None, workers: int = 1) -> dict[str, Any]:
     """Train, judge, and write value.json and value.html into ``run``; returns what value.json holds.
 
-    The run's report is written anew: it shows what each stage bought and links the page. ``workers`` processes train; what they find is the same for any number of them.
+    The run's report is written anew: it shows what each stage bought and links the page. ``workers`` processes train;
+    what they find is the same for any number of them.
     """
     from ..export.report import write_report
     from .value_page import page
