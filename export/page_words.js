@@ -31,7 +31,7 @@ const TEXT = {
   worth: ["What each filter bought", "各筛选的价值"], worthHelp: ["The same small model, trained for the same samples on other parts of the data; points of R@1 with intervals of 95 %.", "同一小模型以相同样本量在不同数据上训练；R@1 百分点及 95% 区间。"],
   worthGain: ["Curated data reaches {n} times the R@1 of raw data with {m} % of its pairs.", "筛选后的数据以 {m}% 的图文对达到原始数据 {n} 倍的 R@1。"], worthAsked: ["{n} samples seen, {m} questions, {k} seeds", "训练样本 {n}，问题 {m}，种子 {k}"], worthAll: ["All arms, sizes, style, diversity", "全部对照、规模、风格与多样性"],
   loss: ["curated is worse than raw", "筛选后不如原始数据"], unproven: ["unproven", "未证实"], arm: ["trained on", "训练数据"], onlyIt: ["only it drops", "仅由其丢弃"], perPoint: ["s per point", "秒／百分点"],
-  left_out: ["worth: all less without it", "价值：去掉后的损失"], left_out_random: ["over a random drop", "相比随机丢弃"], alone: ["alone, over raw", "单独使用，相比原始"], alone_random: ["over a random drop", "相比随机丢弃"],
+  left_out: ["worth: all less without it", "价值：全部减去缺此阶段"], left_out_random: ["over a random drop", "相比随机丢弃"], alone: ["alone, over raw", "单独使用，相比原始"], alone_random: ["over a random drop", "相比随机丢弃"],
   seconds: ["seconds", "秒"], recipe: ["recipe", "配方"], command: ["Replay with this:", "用此重放："], nextReason: ["next and previous reason", "下一个／上一个原因"],
   toFilter: ["filter captions", "筛选文字"], toTheme: ["dark or light", "深色／浅色"], toLanguage: ["English or Chinese", "中文／英文"], toHidden: ["show or hide unsafe pictures", "显示／隐藏不安全图片"],
   before: ["before", "之前"], after: ["now", "现在"], difference: ["difference", "差异"], field: ["field", "字段"], off: ["not in the recipe", "不在配方中"], on: ["in the recipe", "在配方中"],

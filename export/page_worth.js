@@ -16,5 +16,5 @@ function gain(g, reach) {
   const cls = { gain: "up", loss: "down" }[verdict] || "soft", said = `${mean > 0 ? "+" : ""}${mean.toFixed(1)}${low === null ? "" : ` [${low.toFixed(1)}, ${high.toFixed(1)}]`}`;
   const picture = svg("svg", { class: "interval", viewBox: "0 0 120 12", "aria-hidden": "true" }, svg("line", { x1: 60, x2: 60, y1: 0, y2: 12, stroke: "var(--line)" }),
     svg("line", { x1: x(low ?? mean), x2: x(high ?? mean), y1: 6, y2: 6, stroke: "currentColor", "stroke-width": 2 }), svg("circle", { cx: x(mean), cy: 6, r: 4, fill: "currentColor" }));
-  return el("span", { class: `gain ${cls}` }, picture, el("span", {}, verdict === "unproven" ? `${said} ${t("unproven")}` : said));
+  return el("span", { class: `gain ${cls}` }, picture, el("span", {}, said), verdict === "unproven" ? el("span", {}, t("unproven")) : null);
 }

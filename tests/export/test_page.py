@@ -256,7 +256,7 @@ def test_what_lies_beside_the_report_is_linked(opened: Any) -> None:
 def test_what_each_filter_bought(opened: Any) -> None:
     part = opened.find_element("id", "worth")
     assert "2.5 times the R@1 of raw data with 41 %" in part.text
-    rows = [r.text for r in part.find_elements("css selector", ".wide tbody tr")]
+    rows = [r.text.replace("\n", " ") for r in part.find_elements("css selector", ".wide tbody tr")]
     assert len(rows) == 1  # stages that were not trained with and without are not here
     assert all(w in rows[0] for w in ("score", "321", "+15.0 [10.0, 20.0]", "+1.0 [-4.0, 6.0] unproven", "1.5"))
     arms = part.find_elements("css selector", ".arms tbody tr")
