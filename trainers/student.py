@@ -207,7 +207,8 @@ def fit_fusion(
         images, captions, *_ = batch
         with half(prepare.device, config):
             seen = teacher.towers(*prepare(images, captions))
-        seen = Towers(*(value.float() for value in seen[:4]), seen.words)
+        wide = {name: getattr(seen, name).float() for name in ("image", "text", "image_tokens", "text_tokens")}
+        seen = seen._replace(**wide)
         return teacher.losses(seen, caption_groups(captions, prepare), draw)
 
     return minimise(teacher.own_parameters(), losses, batches, config, log)
