@@ -36,7 +36,8 @@ from PIL import Image
 from torch import Tensor
 
 from tuwen.sample_data.draw import render
-from tuwen.sample_data.world import caption, random_scene
+from tuwen.sample_data.shards import drawn_scene
+from tuwen.sample_data.world import caption
 from tuwen.scoring.export_scorer import export_scorer
 from tuwen.scoring.onnx_scorer import OnnxScorer
 from tuwen.scoring.scorer import embedded_folder, fingerprint, load_scorer, model_and_tokenizer
@@ -80,12 +81,12 @@ class World(NamedTuple):
         return self._replace(ids=self.ids[order], groups=self.groups[order], seen=seen)
 
 
-def draw(n: int, seed: int, model: Any, tokenize: Callable[[list[str]], Tensor]) -> World:
-    """``n`` scenes and what the teacher says of them."""
+def draw(n: int, seed: int, model: Any, tokenize: Callable[[list[str]], Tensor], alone: bool) -> World:
+    """``n`` scenes, with one kind of thing each where ``alone``, and what the teacher says of them."""
     rng = np.random.default_rng(seed)
     pictures, captions = np.empty((n, TEACHER_SIDE, TEACHER_SIDE, 3), np.uint8), []
     for i in range(n):
-        scene = random_scene(rng)
+        scene = drawn_scene(rng, alone)
         large = render(scene, 2 * TEACHER_SIDE)
         pictures[i] = cv2.resize(large, (TEACHER_SIDE, TEACHER_SIDE), interpolation=cv2.INTER_AREA)
         captions.append(caption(scene, rng))
@@ -129,7 +130,7 @@ class Bench:
         self.model, _, tokenize = model_and_tokenizer(embedded_folder(), "cpu")
         self.scale = self.model.logit_scale.exp().detach()
         self.train, self.test = (
-            self._kept(name, lambda n=n, seed=seed: draw(n, seed, self.model, tokenize))
+            self._kept(name, lambda n=n, seed=seed: draw(n, seed, self.model, tokenize, given.world == "alone"))
             for name, n, seed in (("train", given.pairs, 901), ("test", given.scenes, 902))
         )
         self.config = teacher_config("embedded")[1]
@@ -391,6 +392,9 @@ def main() -> None:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--world", choices=("alone", "whole"), default="alone", help="scenes: one kind of thing, or two"
+    )
     parser.add_argument("--pairs", type=int, default=4000, help="training scenes")
     parser.add_argument("--scenes", type=int, default=600, help="held-out scenes")
     parser.add_argument("--steps", type=int, default=400, help="of students of a tenth")
@@ -415,7 +419,7 @@ def main() -> None:
         settings = {
             k: v
             for k, v in vars(given).items()
-            if k in ("pairs", "scenes", "steps", "long_steps", "fusion_steps", "batch")
+            if k in ("world", "pairs", "scenes", "steps", "long_steps", "fusion_steps", "batch")
         }
         settings["teacher"] = fingerprint("embedded")
         told = work / "settings.json"
@@ -428,7 +432,10 @@ def main() -> None:
             return
         print(f"{platform.platform()}, {platform.machine()}, Python {platform.python_version()}, one thread")
         print(", ".join(f"{name} {version(name)}" for name in ("torch", "open_clip_torch", "onnxruntime", "numpy")))
-        print(f"sample world, {given.pairs} training and {given.scenes} held-out scenes; {given.seeds} seeds")
+        print(
+            f"sample world ({given.world}): {given.pairs} training and {given.scenes} held-out scenes, "
+            f"{given.seeds} seeds"
+        )
         whole = towers(bench.model)
         for share, steps in ((0.1, given.steps), (0.25, given.long_steps)):
             own = parameters(build(bench.student_config(share)))
