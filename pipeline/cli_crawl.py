@@ -38,7 +38,10 @@ def crawl(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Crawl politely into WARC files; the same command goes on with a crawl that was interrupted."""
+    """Crawl politely into WARC files.
+
+    The same command goes on with a crawl that was interrupted.
+    """
     from . import terminal
     from .crawl.job import CrawlOptions
     from .crawl.job import crawl as crawling

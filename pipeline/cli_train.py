@@ -18,7 +18,10 @@ def add(app: typer.Typer) -> None:
 
 @train.callback()
 def _train() -> None:
-    """Train reference models on shards; also under torchrun: torchrun … -m tuwen.pipeline.cli train …."""
+    """Train reference models on shards.
+
+    Also under torchrun: torchrun … -m tuwen.pipeline.cli train ….
+    """
 
 
 @train.command()
@@ -40,7 +43,10 @@ def retrieval(
     ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document instead of lines")] = False,
 ) -> None:
-    """Train an image tower and a Chinese text tower; the same command goes on where it was interrupted."""
+    """Train an image tower and a Chinese text tower.
+
+    The same command goes on where it was interrupted.
+    """
     import torch
 
     from ..trainers.journal import has_tensorboard
@@ -89,7 +95,10 @@ def evaluate(
     batch: Annotated[int, typer.Option(min=1, help="images or captions encoded at once")] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document instead of a table")] = False,
 ) -> None:
-    """Measure a model on shards: retrieval, AUC, zero-shot classes, hard negatives, with 95 % intervals."""
+    """Measure a model on shards, with 95 % intervals.
+
+    Retrieval, AUC, zero-shot classes, hard negatives.
+    """
     import json
 
     from ..trainers import evaluate as evaluating
