@@ -36,7 +36,7 @@ def export(network: nn.Module, calibrate: Tensor, output: str = "features") -> b
         for name, layer in network.named_modules()
         if getattr(layer, "int8", False)
     }
-    with _plain(network):
+    with in_fp32(network):
         model = _traced(network, calibrate[:2], output)
     return _quantised(model, int8, calibrate[:CALIBRATE].numpy()) if int8 else model
 
@@ -59,7 +59,7 @@ def _traced(network: nn.Module, example: Tensor, output: str) -> bytes:
 
 
 @contextlib.contextmanager
-def _plain(network: nn.Module) -> Iterator[None]:
+def in_fp32(network: nn.Module) -> Iterator[None]:
     """All layers in fp32: the integer operators are put in by onnxruntime."""
     layers: list[Any] = [m for m in network.modules() if getattr(m, "int8", False)]
     for layer in layers:

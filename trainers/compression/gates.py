@@ -56,7 +56,9 @@ class Gates:
     def __init__(self, network: Network, example: Tensor) -> None:
         self.network = network
         self._ends: dict[tuple[int, str], Gate] = {}
-        self.gates = {gate.name: gate for gate in (*self._traced(example), *self._inner())}
+        found = [*self._traced(example), *self._inner()]
+        self._rename()
+        self.gates = {gate.name: gate for gate in found}
         for gate in self.gates.values():
             for module in gate.readers:
                 module.register_forward_pre_hook(_silence(gate))
@@ -110,6 +112,17 @@ class Gates:
                 self._join(gate, module, graph.is_out_channel_pruning_fn(dep.handler))
             if gate.readers:
                 yield gate
+
+    def _rename(self) -> None:
+        """By the first unit that has the width, so that people know it."""
+        named: set[int] = set()
+        for unit in self.network.every():
+            for kind, branch in unit.branches.items():
+                for role, end in branch.ends().items():
+                    gate = self.at(*end)
+                    if gate is not None and id(gate) not in named:
+                        named.add(id(gate))
+                        gate.name = f"{unit.name}.{kind}.{role}" if role == "hidden" else f"{unit.name}.width"
 
     def _join(self, gate: Gate, module: nn.Module, outwards: bool) -> None:
         if isinstance(module, Norm):

@@ -33,9 +33,10 @@ class Quantisable(nn.Module):
 
     def rounded(self, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
         """Inputs and weights as int8 has them."""
-        if self.training:
+        known = bool(self.high > self.low)
+        if self.training or not known:
             low, high = x.detach().min().clamp(max=0), x.detach().max().clamp(min=0)
-            share = RANGE_MOMENTUM if bool(self.high > self.low) else 1.0
+            share = RANGE_MOMENTUM if known else 1.0
             self.low.lerp_(low, share)
             self.high.lerp_(high, share)
         scale = ((self.high - self.low) / 255).clamp(min=1e-8)
