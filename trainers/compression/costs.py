@@ -1,7 +1,7 @@
 """What a set of decisions costs: sums over the table, corrected by whole models that were measured.
 
-Decisions are hard at all times: whole widths that may be exported, one branch or none, 8 bits or 32. What is constrained
-is therefore what will ship, not an expectation over gates.
+Decisions are hard at all times: whole widths that may be exported, one branch or none, 8 bits or 32. What is
+constrained is therefore what will ship, not an expectation over gates.
 """
 
 from __future__ import annotations
@@ -22,8 +22,10 @@ from .table import CELL, Bits, Place, Table, combinations, free, places
 F64 = NDArray[np.float64]
 METRICS = (*CELL, "energy_mj")
 """Of a whole model. Energy follows latency until it has been measured."""
-CORRECTION = 0.7
-"""Weight of the newest whole model in the corrections."""
+AGEING = 0.8
+"""What a whole model that was measured counts for once another has been."""
+RIDGE = 0.02
+"""How strongly fp32 and int8 are held to one common factor, in squared shares of a measurement."""
 
 
 @dataclass
@@ -64,13 +66,18 @@ class Costs:
         for place in places(network, example):
             for kind in place.unit.branches:
                 self.parts[place.unit.name, kind] = self._part(place, kind)
+        self.options = {unit.name: unit.options for unit in network.every()}
         self.correction = np.ones(len(METRICS))
+        self.factors = np.ones(2)
+        """Of the table's latencies: branches in fp32, branches with int8 layers. Blocked layouts do not add up
+        alike."""
         self.users: dict[str, list[str]] = {name: [] for name in self.allowed}
         for (unit, _), part in self.parts.items():
             for axis in part.axes:
                 if axis and unit not in self.users[axis]:
                     self.users[axis].append(unit)
         self.seen: list[dict[str, Any]] = []
+        self._latencies: list[tuple[F64, float]] = []
 
     def whole(self) -> Decisions:
         """The uncompressed network."""
@@ -79,21 +86,23 @@ class Costs:
         return Decisions({n: len(a) - 1 for n, a in self.allowed.items()}, {u.name: u.options[0] for u in units}, bits)
 
     def of(self, unit: str, decisions: Decisions) -> F64:
-        """(4,) raw cost of one unit."""
+        """(5,) cost of one unit as the table has it: latency in fp32, latency with int8, and the rest of ``CELL``."""
         kind = decisions.chosen[unit]
         if kind == NONE:
-            return np.zeros(len(CELL))
+            return np.zeros(len(CELL) + 1)
         part = self.parts[unit, kind]
         at = tuple(decisions.widths[a] if a else 0 for a in part.axes)
-        found: F64 = part.costs[decisions.bits[unit, kind]][at]
-        return found
+        bits = decisions.bits[unit, kind]
+        latency, *others = part.costs[bits][at]
+        return np.array([0.0, latency, *others] if any(bits) else [latency, 0.0, *others])
 
     def raw(self, each: Mapping[str, F64]) -> F64:
         """Totals from the units' costs: memory is all weights and the largest activations."""
         rows = np.array([*each.values()])
-        latency, mflops, size, _ = rows.sum(0)
-        latency += self.table.idle_ms
-        return np.array([latency, mflops, size, size + rows[:, 3].max(), latency])
+        total = rows.sum(0)
+        latency = self.table.idle_ms + float(self.factors @ total[:2])
+        found: F64 = np.array([latency, total[2], total[3], total[3] + rows[:, 4].max(), latency])
+        return found
 
     def uses(self, unit: str, option: str, gate: str) -> bool:
         """Whether a unit that chose ``option`` has the width of ``gate``."""
@@ -106,14 +115,31 @@ class Costs:
 
     def correct(self, decisions: Decisions, measured: Mapping[str, float], step: int) -> None:
         """Learn from a whole model that was measured."""
-        raw = self.raw({u: self.of(u, decisions) for u in decisions.chosen})
+        each = {u: self.of(u, decisions) for u in decisions.chosen}
+        predicted = self.raw(each) * self.correction
         for i, name in enumerate(METRICS):
             if name in measured:
-                new = measured[name] / max(1e-9, raw[i])
-                predicted = raw[i] * self.correction[i]
-                self.seen.append({"step": step, "metric": name, "measured": measured[name], "predicted": predicted})
-                first = sum(s["metric"] == name for s in self.seen) == 1
-                self.correction[i] = new if first else CORRECTION * new + (1 - CORRECTION) * self.correction[i]
+                self.seen.append(
+                    {"step": step, "metric": name, "measured": measured[name], "predicted": float(predicted[i])}
+                )
+        parts = np.array([*each.values()])[:, :2].sum(0)
+        self._latencies.append((parts, measured["latency_ms"]))
+        self.factors = self._fitted()
+        raw = self.raw(each)
+        for i, name in enumerate(METRICS):
+            if name in measured and name != "latency_ms":
+                self.correction[i] = measured[name] / max(1e-9, raw[i])
+
+    def _fitted(self) -> F64:
+        """Factors of fp32 and int8 latencies by ridge regression, the newest measurement weighing most."""
+        whole, ms = self._latencies[0]
+        prior = np.full(2, max(0.05, (ms - self.table.idle_ms) / max(1e-9, whole.sum())))
+        left, right = RIDGE * np.eye(2), RIDGE * prior
+        for age, (parts, ms) in enumerate(reversed(self._latencies)):
+            row = parts / ms  # errors count as shares
+            left = left + AGEING**age * np.outer(row, row)
+            right = right + AGEING**age * row * (ms - self.table.idle_ms) / ms
+        return np.clip(np.linalg.solve(left, right), 0.05, 20.0)
 
     def apply(self, decisions: Decisions, order: Mapping[str, Tensor]) -> None:
         """Put the decisions into the network; of a gate the channels that come first in ``order`` stay."""

@@ -9,7 +9,8 @@ Units = list[dict[str, Any]]
 
 
 def residual_cnn(outputs: int, widths: Sequence[int] = (32, 64, 128), blocks: int = 2, channels: int = 3) -> Units:
-    """A stem, stages of residual blocks at half the resolution each, a mean over places. Blocks may become separable."""
+    """A stem, stages of residual blocks at half the resolution each, a mean over places. Blocks may become
+    separable."""
     units: Units = [_convolution("stem", channels, widths[0], 2)]
     for stage, width in enumerate(widths):
         if stage:

@@ -1,8 +1,8 @@
 """Gates over the widths of a network, one for each set of layers that must stay equally wide.
 
 Which layers those are is traced by a dependency graph (torch-pruning's DepGraph, Fang et al. 2023, arXiv 2301.12900): a
-skip connection ties all that is added to it, upstream and down, so that what is cut stays aligned without a layer between.
-A gate's mask silences its channels where they are read; ``cut`` removes them, and both give the same outputs.
+skip connection ties all that is added to it, upstream and down, so that what is cut stays aligned without a layer
+between. A gate's mask silences its channels where they are read; ``cut`` removes them, and both give the same outputs.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ GRANULE = 8
 
 
 class Gate:
-    """One width. ``mask`` is (size,) of zeros and ones, or (n, size), a row for each input, while gradients are taken."""
+    """One width. ``mask`` is (size,) of zeros and ones, or (n, size), a row for each input, while gradients are
+    taken."""
 
     def __init__(self, name: str, size: int, granule: int) -> None:
         self.name, self.size, self.granule = name, size, granule
@@ -108,7 +109,9 @@ class Gates:
                 if not isinstance(module, nn.Conv2d | nn.Linear | nn.LayerNorm | nn.BatchNorm2d | Leaf):
                     continue
                 if list(indices) != list(range(size)):
-                    raise RecipeError(f"{names[id(module)]}: channels are reordered on the way; no gate can follow them")
+                    raise RecipeError(
+                        f"{names[id(module)]}: channels are reordered on the way; no gate can follow them"
+                    )
                 self._join(gate, module, graph.is_out_channel_pruning_fn(dep.handler))
             if gate.readers:
                 yield gate

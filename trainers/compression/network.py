@@ -30,7 +30,12 @@ class Unit(nn.Module):
     branches: Mapping[str, Branch]
 
     def __init__(
-        self, name: str, branches: Mapping[str, Mapping[str, Any]], chosen: str, residual: bool = False, act: bool = False
+        self,
+        name: str,
+        branches: Mapping[str, Mapping[str, Any]],
+        chosen: str,
+        residual: bool = False,
+        act: bool = False,
     ) -> None:
         super().__init__()
         self.name, self.chosen, self.residual, self.act = name, chosen, residual, act

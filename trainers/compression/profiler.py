@@ -1,8 +1,9 @@
 """Hardware in the loop: latency, memory and energy of ONNX models through onnxruntime, on this CPU.
 
-One thread runs a model, and that thread's CPU time is what counts: other work on the machine then costs cache and clock,
-but no waiting. Both drift, so a model runs in turns with the reference (the uncompressed model), the median of the ratios
-is taken, and milliseconds are that ratio times what the reference took when the device was first asked.
+One thread runs a model, and that thread's CPU time is what counts: other work on the machine then costs cache and
+clock,
+but no waiting. Both drift, so a model runs in turns with the reference (the uncompressed model), the median of the
+ratios is taken, and milliseconds are that ratio times what the reference took when the device was first asked.
 """
 
 from __future__ import annotations

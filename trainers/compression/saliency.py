@@ -138,7 +138,8 @@ def probing(network: nn.Module) -> Iterator[None]:
 
 
 def teach(network: Network) -> Tensor:
-    """How far the branches that stand by are from what the original gives for the same inputs, as shares of its variance.
+    """How far the branches that stand by are from what the original gives for the same inputs, as shares of its
+    variance.
 
     Their own loss: they become drop-in replacements while the network trains, so that a choice can be made at any time.
     """

@@ -24,13 +24,15 @@ from .export import in_fp32
 from .gates import Gates, cut
 from .measure import Measuring
 from .network import NONE, Network
-from .saliency import Saliency, teach
-from .solve import Losses, Problem
+from .saliency import Saliency, probing, teach
+from .solve import Losses, Problem, changes
 from .table import Table
 from .tasks import Batch, Task
 
 BISECTIONS, MOVES = 7, 4
 Tell = Callable[[dict[str, Any]], None]
+Judge = Callable[[Callable[[Tensor], Tensor]], float]
+"""The quality of a model, given as a call."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +53,8 @@ class CompressConfig:
     score_batches: int = 2
     """Batches that channels are judged by at each refresh."""
     tolerance: float = 0.02
-    """How far under a budget the measured model may end before it is fitted closer; half a goal of 5 % and some noise."""
+    """How far under a budget the measured model may end before it is fitted closer; half a goal of 5 % and some
+    noise."""
     log_every: int = 50
 
 
@@ -86,7 +89,9 @@ class Search:
         calibrate: Tensor,
         config: CompressConfig,
         tell: Tell | None = None,
+        judge: Judge | None = None,
     ) -> None:
+        self.judge = judge
         self.network, self.task, self.measuring, self.config, self.tell = network, task, measuring, config, tell
         self.calibrate, self.targets = calibrate, dict(targets)
         example = calibrate[:1]
@@ -141,10 +146,13 @@ class Search:
         self.costs.apply(self.decisions, self.saliency.order)
         predicted = dict(zip(METRICS, self.costs.total(self.decisions).tolist(), strict=True))
         measured = self.measure(self.decisions, step)
-        loss = float(self.loss(batches[0])["loss"].detach())
+        with torch.no_grad(), probing(self.network):
+            loss = float(self.loss(batches[0])["loss"])
+            judged = {"quality": self.judge(self.network)} if self.judge else {}
         self.history.append(
             {
                 "step": step,
+                **judged,
                 **{f"multiplier {n}": v for n, v in self.problem.multipliers.items()},
                 **{f"budget {n}": v for n, v in budgets.items()},
                 **{f"predicted {n}": predicted[n] for n in self.targets},
@@ -191,7 +199,7 @@ class Search:
             if -tolerance <= worst <= tolerance / 4:
                 break
             known = {d.key() for _, d in tried}
-            moves = [m for m in neighbours(self.costs, self.problem, made) if m.key() not in known]
+            moves = [m for m in changes(self.costs, made) if m.key() not in known]
             if not moves:
                 break
             self.measure(made, step)  # corrected where the moves start
@@ -219,25 +227,6 @@ def _distance(tolerance: float) -> Callable[[tuple[float, Decisions]], float]:
     return lambda one: abs(one[0] + tolerance / 4) * (2 if one[0] > tolerance / 4 else 1)
 
 
-def neighbours(costs: Costs, problem: Problem, decisions: Decisions) -> list[Decisions]:
-    """Decisions that differ in one width by one step, or in the bits of one layer."""
-    found = []
-    for gate, index in decisions.widths.items():
-        if any(costs.uses(u, decisions.chosen[u], gate) for u in costs.users[gate]):
-            for other in (index - 1, index + 1):
-                if 0 <= other < len(costs.allowed[gate]):
-                    made = decisions.copy()
-                    made.widths[gate] = other
-                    found.append(made)
-    for unit, chosen in decisions.chosen.items():
-        for bits in costs.parts[unit, chosen].costs if chosen != NONE else ():
-            if sum(a != b for a, b in zip(bits, decisions.bits[unit, chosen], strict=True)) == 1:
-                made = decisions.copy()
-                made.bits[unit, chosen] = bits
-                found.append(made)
-    return found
-
-
 def compress(
     network: Network,
     task: Task,
@@ -247,11 +236,12 @@ def compress(
     targets: Mapping[str, float],
     config: CompressConfig,
     tell: Tell | None = None,
+    judge: Judge | None = None,
 ) -> Result:
     """Compress ``network``, in place until it is cut, to absolute ``targets`` by the names of ``METRICS``."""
     torch.manual_seed(config.seed)
     started = time.process_time()
-    search = Search(network, task, measuring, table, targets, measuring.calibrate, config, tell)
+    search = Search(network, task, measuring, table, targets, measuring.calibrate, config, tell, judge)
     filled = time.process_time()
     made, records, difference = search.run(batches)
     searched = time.process_time()
@@ -284,9 +274,7 @@ def search_steps(config: CompressConfig) -> range:
 def finetune(network: Network, task: Task, batches: Iterator[Batch], config: DistilConfig) -> list[dict[str, Any]]:
     """Train a cut network on task and distillation."""
     network.train()
-    found = minimise(
-        [*network.parameters()], lambda batch: task.losses(network(batch.inputs), batch), batches, config
-    )
+    found = minimise([*network.parameters()], lambda batch: task.losses(network(batch.inputs), batch), batches, config)
     network.eval()
     return found
 
@@ -319,6 +307,6 @@ def describe_removed(costs: Costs, decisions: Decisions) -> list[dict[str, Any]]
                     row["widths"][gate] = [allowed[decisions.widths[gate]], allowed[-1]]
             bits = decisions.bits[unit.name, option]
             row["bits"] = {"+".join(s): 8 if on else 32 for s, on in zip(branch.sites, bits, strict=True)}
-        row["latency_ms"] = [float(costs.of(unit.name, d)[0]) for d in (before, decisions)]
+        row["latency_ms"] = [float(costs.factors @ costs.of(unit.name, d)[:2]) for d in (before, decisions)]
         rows.append(row)
     return rows

@@ -2,14 +2,15 @@
 
     min over decisions  max over lambda >= 0   loss(decisions) + sum_k lambda_k (cost_k(decisions) / budget_k - 1)
 
-``loss`` is a model of task and distillation loss around the present network (``saliency``): a table for each width, branch
+``loss`` is a model of task and distillation loss around the present network (``saliency``): a table for each width,
+branch
 and layer. Given multipliers the least Lagrangian is found coordinate by coordinate; multipliers rise and fall with the
 violation of the hard decisions (dual ascent, in the logarithm, so that no scale has to be set by hand).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -24,11 +25,14 @@ DUAL_RATE = 0.5
 START = 0.01
 """The first multiplier: a doubled budget costs this much loss."""
 LEAST, MOST = 1e-9, 1e6
+FILLS = 60
+LEAST_GAIN = 1e-9
 
 
 @dataclass
 class Losses:
-    """How much the loss rises: by gate and number of its width; by unit and option; by (unit, branch) and site of int8."""
+    """How much the loss rises: by gate and number of its width; by unit and option; by (unit, branch) and site of
+    int8."""
 
     widths: dict[str, F64] = field(default_factory=dict)
     options: dict[str, dict[str, float]] = field(default_factory=dict)
@@ -77,7 +81,30 @@ class Problem:
                 step = self.multipliers[name] * float(np.exp(rate * np.clip(4 * v, -1, 1)))
                 self.multipliers[name] = float(np.clip(step, LEAST, MOST))
         assert best is not None
-        return best[1]
+        return self.filled(losses, bound, best[1])
+
+    def filled(self, losses: Losses, bound: F64, start: Decisions) -> Decisions:
+        """Single changes that lower the loss most for what they cost, as long as the budgets hold.
+
+        Decisions are lumps, so that multipliers alone leave a part of a budget unused.
+        """
+        made, loss = start, losses.of(self.costs, start)
+        if float(self.violation(made, bound).max()) > 0:
+            return made
+        for _ in range(FILLS):
+            tight = float(self.violation(made, bound).max())
+            found = []
+            for move in changes(self.costs, made):
+                gain = loss - losses.of(self.costs, move)
+                if gain > LEAST_GAIN:
+                    violation = float(self.violation(move, bound).max())
+                    if violation <= 0:
+                        found.append((gain / max(1e-6, violation - tight), gain, move))
+            if not found:
+                break
+            _, gain, made = max(found, key=lambda f: f[0])
+            loss -= gain
+        return made
 
     def violation(self, decisions: Decisions, bound: F64) -> F64:
         """(k,) by which share each budget is passed."""
@@ -85,7 +112,8 @@ class Problem:
         return found
 
     def least(self, losses: Losses, bound: F64, start: Decisions, scale: float = 1.0) -> Decisions:
-        """Coordinate descent on the Lagrangian; ``scale`` multiplies all multipliers, which moves one threshold for all."""
+        """Coordinate descent on the Lagrangian; ``scale`` multiplies all multipliers, which moves one threshold for
+        all."""
         costs, made = self.costs, start.copy()
         each = {u: costs.of(u, made) for u in made.chosen}
         price = np.zeros(len(METRICS))
@@ -140,3 +168,25 @@ class Problem:
             found.append((losses.width(gate, index, costs, made) + lagrangian(changed), index))
         made.widths[gate] = min(found)[1]
         each |= {u: costs.of(u, made) for u in users}
+
+
+def changes(costs: Costs, decisions: Decisions) -> Iterator[Decisions]:
+    """Decisions that differ in one width by one step, in the bits of one layer, or in one branch."""
+    for gate, index in decisions.widths.items():
+        if any(costs.uses(u, decisions.chosen[u], gate) for u in costs.users[gate]):
+            for other in (index - 1, index + 1):
+                if 0 <= other < len(costs.allowed[gate]):
+                    made = decisions.copy()
+                    made.widths[gate] = other
+                    yield made
+    for unit, chosen in decisions.chosen.items():
+        for bits in costs.parts[unit, chosen].costs if chosen != NONE else ():
+            if sum(a != b for a, b in zip(bits, decisions.bits[unit, chosen], strict=True)) == 1:
+                made = decisions.copy()
+                made.bits[unit, chosen] = bits
+                yield made
+        for option in costs.options[unit]:
+            if option != chosen:
+                made = decisions.copy()
+                made.chosen[unit] = option
+                yield made

@@ -27,6 +27,9 @@ from .profiler import Device, Measured, digest, identity
 CELL = ("latency_ms", "mflops", "size_mb", "memory_mb")
 """Of a cell; its memory is that of the activations alive at once."""
 CELL_ROUNDS = 9
+COPIES = 4
+"""A residual branch is measured so many times in a row: what a model pays once, where blocked layouts or integers
+begin and end, is then not charged to every block."""
 Bits = tuple[bool, ...]
 
 
@@ -67,17 +70,19 @@ class Table:
         key = digest(told)
         if key not in self.cells:
             made, given = alone(place, kind, sizes, bits)
+            copies = len(made)
             found = self.device.latency(export(made, given), CELL_ROUNDS)
+            each = [max(1e-5, (ms - self.idle_ms) / copies) for ms in found]
             macs, live = work(made, given[:1])
-            cost = [2e-6 * macs, weight_bytes(made) / 1e6, 4e-6 * live]
-            self.cells[key] = {**told, "latency_ms": [*found], "counted": cost}
+            cost = [2e-6 * macs / copies, weight_bytes(made) / 1e6 / copies, 4e-6 * live]
+            self.cells[key] = {**told, "latency_ms": each, "counted": cost}
             self.measured_now += 1
             if self.measured_now % 20 == 0:
                 self.store()
                 if self._tell:
                     self._tell(f"{self.measured_now} blocks measured")
         kept = self.cells[key]
-        return np.array([max(1e-5, kept["latency_ms"][0] - self.idle_ms), *kept["counted"]])
+        return np.array([kept["latency_ms"][0], *kept["counted"]])
 
     def store(self) -> None:
         """Write the file."""
@@ -112,8 +117,8 @@ def combinations(branch: Branch) -> list[Bits]:
     return [*product((False, True), repeat=len(branch.sites))]
 
 
-def alone(place: Place, kind: str, sizes: Sequence[int], bits: Bits) -> tuple[nn.Module, Tensor]:
-    """A branch of other sizes as a network of one unit, and two inputs for it."""
+def alone(place: Place, kind: str, sizes: Sequence[int], bits: Bits) -> tuple[Alone, Tensor]:
+    """A branch of other sizes as a network by itself, and two inputs for it."""
     unit = place.unit
     branch = unit.branches[kind]
     chosen = dict(zip(free(branch), sizes, strict=True))
@@ -123,10 +128,10 @@ def alone(place: Place, kind: str, sizes: Sequence[int], bits: Bits) -> tuple[nn
     told["branches"] = {kind: {"sizes": chosen, "fixed": branch.fixed, "int8": list(bits)}}
     shape = (2, *place.shape[1:])
     if place.ids:
-        return _Alone(Unit(**told)).eval(), torch.randint(place.ids, shape)
+        return Alone([Unit(**told)]).eval(), torch.randint(place.ids, shape)
     if "in" in chosen:
         shape = (2, chosen["in"], *shape[2:]) if len(shape) == 4 else (*shape[:-1], chosen["in"])
-    made = _Alone(Unit(**told))
+    made = Alone([Unit(**told) for _ in range(COPIES if unit.residual else 1)])
     x = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         made.train()(x)  # ranges for the int8 layers
@@ -167,17 +172,21 @@ def work(module: nn.Module, example: Tensor) -> tuple[float, float]:
     return macs, live
 
 
-class _Alone(nn.Module):
-    """A unit that is given what came into the network, which it does not know here: three colours of its own input."""
+class Alone(nn.Module):
+    """Units in a row. What came into the network is not known here: three colours of their own input stand for it."""
 
-    def __init__(self, unit: Unit) -> None:
+    def __init__(self, units: Sequence[Unit]) -> None:
         super().__init__()
-        self.unit = unit
+        self.units = nn.ModuleList(units)
+
+    def __len__(self) -> int:
+        return len(self.units)
 
     def forward(self, x: Tensor) -> Tensor:
         given = x[:, :3] if x.ndim == 4 else torch.zeros(x.shape[0], x.shape[1], dtype=torch.int64)
-        found: Tensor = self.unit(x, given)
-        return found
+        for unit in self.units:
+            x = unit(x, given)
+        return x
 
 
 def _told(place: Place, kind: str, sizes: Sequence[int], bits: Bits) -> dict[str, Any]:

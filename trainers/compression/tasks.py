@@ -1,8 +1,8 @@
 """What a network is for: its batches, its losses beside the uncompressed network's outputs, its quality.
 
-    retrieval   a tower of a dual stream; the other tower stays, and its features are what the rows are held against
-    classify    a field of the samples' JSON, seen in the image or read in the caption
-    restore     the image as it was before it was scaled down, or before noise was added
+retrieval   a tower of a dual stream; the other tower stays, and its features are what the rows are held against
+classify    a field of the samples' JSON, seen in the image or read in the caption
+restore     the image as it was before it was scaled down, or before noise was added
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ def stream(task: Task, pairs: Iterable[Pairs], teacher: Run | None) -> Iterator[
 
 
 class Retrieval:
-    """The image or text tower of a dual stream. Targets: unit features of the other tower, groups of captions, scale."""
+    """The image or text tower of a dual stream. Targets: unit features of the other tower, groups of captions."""
 
     metric = "recall_at_1"
 

@@ -1,0 +1,97 @@
+"""What a compression has to beat at the same measured latency and the same training steps.
+
+``uniform``     every width by one factor, then distillation for all steps
+``sequential``  channels by the size of their weights, then training on the task alone; all layers to int8; then
+distillation
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+
+import torch
+from torch import Tensor
+
+from .costs import Decisions
+from .export import in_fp32
+from .gates import cut
+from .network import Network
+from .saliency import Saliency
+from .search import Search, finetune, training
+from .tasks import Batch
+
+TRIES = 9
+
+
+def uniform(search: Search, batches: Iterator[Batch], metric: str = "latency_ms", train: bool = True) -> Network:
+    """One factor for all widths, the channels that matter most to the loss kept; then distillation for all steps."""
+    rank = Saliency(search.network, search.costs, lambda batch: search.loss(batch)["loss"])
+    rank.update([*islice(batches, search.config.score_batches)], search.decisions)
+    search.saliency.order = rank.order
+
+    def scaled(share: float) -> Decisions:
+        made = search.costs.whole()
+        for name, allowed in search.costs.allowed.items():
+            made.widths[name] = min(range(len(allowed)), key=lambda i: abs(allowed[i] - share * allowed[-1]))
+        return made
+
+    made = _fitted(search, scaled, metric)
+    if train:
+        finetune(made, search.task, batches, training(search.config, search.config.steps))
+    return made
+
+
+def sequential(search: Search, batches: Iterator[Batch], metric: str = "latency_ms") -> Network:
+    """Prune by magnitude, train on the task; quantise every layer; distil."""
+    search.saliency.order = {name: _magnitudes(search, name).argsort(descending=True) for name in search.costs.allowed}
+    sizes = {name: _magnitudes(search, name).sort(descending=True)[0] for name in search.costs.allowed}
+
+    def pruned(share: float) -> Decisions:
+        """The channels over one threshold of weights relative to their gate's mean; ``share`` of all are over it."""
+        relative = {n: s / s.mean() for n, s in sizes.items()}
+        threshold = torch.cat([*relative.values()]).quantile(1 - share)
+        made = search.costs.whole()
+        for name, allowed in search.costs.allowed.items():
+            kept = int((relative[name] > threshold).sum())
+            made.widths[name] = min(range(len(allowed)), key=lambda i: abs(allowed[i] - kept))
+        made.bits = {key: (True,) * len(bits) for key, bits in made.bits.items()}
+        return made
+
+    made = _fitted(search, pruned, metric)
+    half = search.config.steps // 2
+    with in_fp32(made):
+        plain = (batch._replace(teacher=None) for batch in batches)
+        finetune(made, search.task, plain, training(search.config, half))
+    finetune(made, search.task, batches, training(search.config, search.config.steps - half))
+    return made
+
+
+def _fitted(search: Search, decisions: Callable[[float], Decisions], metric: str) -> Network:
+    """The network of the share whose measured cost is closest to the target, of those that bisection meets."""
+    target = search.targets[metric]
+    low, high = 0.0, 1.0
+    found: list[tuple[float, Decisions]] = []
+    for _ in range(TRIES):
+        share = (low + high) / 2
+        made = decisions(share)
+        cost = search.measure(made, 0)[metric]
+        found.append((abs(cost / target - 1), made))
+        low, high = (low, share) if cost > target else (share, high)
+    best = min(found, key=lambda one: one[0])[1]
+    search.decisions = best
+    search.costs.apply(best, search.saliency.order)
+    return cut(search.network, search.gates, search.calibrate[:1])
+
+
+def _magnitudes(search: Search, name: str) -> Tensor:
+    """(size,) norms of the weights that write each channel: of the gate's root, or of an attention head's outputs."""
+    gate = search.gates.gates[name]
+    module = gate.root if gate.leaf is None else gate.leaf
+    out = getattr(module, "out", None)
+    if gate.leaf is not None and out is not None:
+        return out.weight.detach().view(out.weight.shape[0], gate.size, -1).square().sum((0, 2)).sqrt()
+    inner = getattr(module, "conv", None) or getattr(module, "table", None) or out or module
+    weight = inner.weight.detach()
+    rows = weight.T if inner is getattr(module, "table", None) else weight.flatten(1)
+    return rows.square().sum(1).sqrt()
