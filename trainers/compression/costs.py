@@ -6,7 +6,7 @@ constrained is therefore what will ship, not an expectation over gates.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -35,10 +35,12 @@ class Decisions:
     widths: dict[str, int]
     chosen: dict[str, str]
     bits: dict[tuple[str, str], Bits]
+    changed: tuple[str, ...] = ()
+    """Units whose costs may differ from those of the decisions that these were copied from."""
 
-    def copy(self) -> Decisions:
+    def copy(self, changed: Sequence[str] = ()) -> Decisions:
         """Another that may be changed."""
-        return Decisions(dict(self.widths), dict(self.chosen), dict(self.bits))
+        return Decisions(dict(self.widths), dict(self.chosen), dict(self.bits), tuple(changed))
 
     def key(self) -> str:
         """Equal for equal decisions."""
@@ -90,11 +92,13 @@ class Costs:
         kind = decisions.chosen[unit]
         if kind == NONE:
             return np.zeros(len(CELL) + 1)
-        part = self.parts[unit, kind]
-        at = tuple(decisions.widths[a] if a else 0 for a in part.axes)
         bits = decisions.bits[unit, kind]
-        latency, *others = part.costs[bits][at]
+        latency, *others = self.parts[unit, kind].costs[bits][self.at(unit, kind, decisions)]
         return np.array([0.0, latency, *others] if any(bits) else [latency, 0.0, *others])
+
+    def at(self, unit: str, kind: str, decisions: Decisions) -> tuple[int, ...]:
+        """Where the present widths stand in the costs of a branch."""
+        return tuple(decisions.widths[a] if a else 0 for a in self.parts[unit, kind].axes)
 
     def raw(self, each: Mapping[str, F64]) -> F64:
         """Totals from the units' costs: memory is all weights and the largest activations."""

@@ -125,7 +125,7 @@ def _tower(folder: str, tower: str) -> Model:
     preprocess = told.get("preprocess_cfg") or {}
     mean, std = (tuple(preprocess.get(k) or getattr(image, f"image_{k}")) for k in ("mean", "std"))
     other = model.encode_text if tower == "image" else model.encode_image
-    task = Retrieval(other, Prepare(mean, std, tokenize), tower, float(model.logit_scale.exp()))
+    task = Retrieval(other, Prepare(mean, std, tokenize), tower, float(model.logit_scale.detach().exp()))
     size = image.image_size
     side = int(size if isinstance(size, int) else size[0])
     whole = copy.deepcopy(network)

@@ -140,9 +140,9 @@ class Search:
     def decide(self, batches: list[Batch], part: float, step: int) -> None:
         """One refresh; ``part`` of the way from the whole network's costs to the targets is asked for."""
         self.losses_now = self.saliency.update(batches, self.decisions)
-        left = (1 - part) ** 3
+        left = (1 - part) ** 2
         budgets = {n: t + left * max(0.0, self.reference[n] - t) for n, t in self.targets.items()}
-        self.decisions = self.problem.solve(self.losses_now, budgets, self.decisions)
+        self.decisions = self.problem.step(self.losses_now, budgets, self.decisions)
         self.costs.apply(self.decisions, self.saliency.order)
         predicted = dict(zip(METRICS, self.costs.total(self.decisions).tolist(), strict=True))
         measured = self.measure(self.decisions, step)
@@ -183,6 +183,7 @@ class Search:
             return worst
 
         tolerance = self.config.tolerance
+        self.problem.pinned = frozenset(self.decisions.chosen)  # there is no refresh to see what another branch does
         start = self.problem.solve(self.losses_now, self.targets, self.decisions)
         worst = excess(start, "solved")
         bound = np.array([*self.targets.values()])
@@ -199,7 +200,7 @@ class Search:
             if -tolerance <= worst <= tolerance / 4:
                 break
             known = {d.key() for _, d in tried}
-            moves = [m for m in changes(self.costs, made) if m.key() not in known]
+            moves = [m for m in changes(self.costs, made, self.problem.pinned) if m.key() not in known]
             if not moves:
                 break
             self.measure(made, step)  # corrected where the moves start

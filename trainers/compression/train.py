@@ -25,6 +25,7 @@ import torch
 from ... import __version__
 from ...pipeline.errors import InputError, RunError, UsageError
 from .. import settings, shards
+from ..student import parameters
 from ..shards import DataConfig, Pairs, PairStream, Shards
 from . import network as networks
 from . import report, targets
@@ -109,6 +110,7 @@ def train(
         "quality_on": note,
         "held_out": sum(len(b.inputs) for b in tests),
         **facts(result),
+        "removed_parameters": [parameters(opened.whole), parameters(result.network)],
         "device": device.name,
         "energy": "not told by this machine" if "energy_mj" not in measuring.reference else "RAPL",
         "missed": targets.missed(budgets, result.measured),
