@@ -254,8 +254,8 @@ def compare(bench: Bench, given: argparse.Namespace) -> list[str]:
             table.verdict(f"{of}: PSNR lost, share", str(lost), f"<= {PSNR_LOSS}", lost.value <= PSNR_LOSS, valid)
         apart = max(r["masked_difference"] for r in rows["ours"])
         table.verdict(f"{of}: masked against cut network, greatest", f"{apart:.1e}", "<= 1e-3", apart <= 1e-3)
-        for seed, found in zip(seeds, rows["ours"], strict=True):
-            print(f"  seed {seed}: {decided(found['removed'])}")
+        for seed, row in zip(seeds, rows["ours"], strict=True):
+            print(f"  seed {seed}: {decided(row['removed'])}")
         wrong = [
             abs(p["predicted"] / p["measured"] - 1)
             for r in rows["ours"]
@@ -325,8 +325,8 @@ def random_decisions(search: Search, rng: np.random.Generator, int8: bool) -> De
 
 def rank_correlation(a: Any, b: Any) -> float:
     """Spearman's."""
-    ranks = [np.argsort(np.argsort(v)) for v in (a, b)]
-    return float(np.corrcoef(*ranks)[0, 1])
+    first, second = (np.argsort(np.argsort(v)).astype(np.float64) for v in (a, b))
+    return float(np.corrcoef(first, second)[0, 1])
 
 
 def main() -> None:
@@ -373,9 +373,9 @@ def main() -> None:
             ", ".join(f"{n} {version(n)}" for n in ("torch", "onnxruntime", "onnx", "torch-pruning", "open_clip_torch"))
         )
         print(
-            f"sample world: {given.scenes} training and {given.held} held-out scenes of {bench.subject.side} pixels; seeds "
-            f"{given.first} to {given.first + given.seeds - 1}; {given.teacher_steps} steps of training, {given.steps} of "
-            f"compression, batches of {bench.subject.batch}"
+            f"sample world: {given.scenes} training and {given.held} held-out scenes of {bench.subject.side} pixels; "
+            f"seeds {given.first} to {given.first + given.seeds - 1}; {given.teacher_steps} steps of training, "
+            f"{given.steps} of compression, batches of {bench.subject.batch}"
         )
         missed = flops(bench, given) if given.what == "flops" else compare(bench, given)
     if given.check and missed:

@@ -39,8 +39,8 @@ class Branch(nn.Module):
         self.fixed = fixed
         self.make(dict(sizes), **fixed)
 
-    def make(self, sizes: Any, **fixed: Any) -> None:
-        """Build the layers."""
+    def make(self, *given: Any, **fixed: Any) -> None:
+        """Build the layers of the sizes given."""
         raise NotImplementedError
 
     def ends(self) -> dict[str, End]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,6 +17,7 @@ from torch import Tensor
 from .costs import Decisions
 from .export import in_fp32
 from .gates import cut
+from .leaves import Leaf, PatchEmbedding, TokenEmbedding
 from .network import Network
 from .saliency import Saliency
 from .search import Search, finetune, training
@@ -87,11 +89,15 @@ def _fitted(search: Search, decisions: Callable[[float], Decisions], metric: str
 def _magnitudes(search: Search, name: str) -> Tensor:
     """(size,) norms of the weights that write each channel: of the gate's root, or of an attention head's outputs."""
     gate = search.gates.gates[name]
-    module = gate.root if gate.leaf is None else gate.leaf
-    out = getattr(module, "out", None)
-    if gate.leaf is not None and out is not None:
-        return out.weight.detach().view(out.weight.shape[0], gate.size, -1).square().sum((0, 2)).sqrt()
-    inner = getattr(module, "conv", None) or getattr(module, "table", None) or out or module
-    weight = inner.weight.detach()
-    rows = weight.T if inner is getattr(module, "table", None) else weight.flatten(1)
-    return rows.square().sum(1).sqrt()
+    module: Any = gate.root if gate.leaf is None else gate.leaf
+    weight: Tensor
+    if gate.leaf is not None:
+        weight = module.out.weight.detach()
+        rows = weight.view(len(weight), gate.size, -1).transpose(0, 1)
+    elif isinstance(module, TokenEmbedding):
+        rows = module.table.weight.detach().T
+    else:
+        inside = "conv" if isinstance(module, PatchEmbedding) else "out" if isinstance(module, Leaf) else ""
+        rows = (getattr(module, inside) if inside else module).weight.detach()
+    found: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1)
+    return found

@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 Units = list[dict[str, Any]]
+Branches = dict[str, tuple[dict[str, int], dict[str, Any]]]
+"""{kind: (sizes, fixed)}"""
 
 
 def residual_cnn(outputs: int, widths: Sequence[int] = (32, 64, 128), blocks: int = 2, channels: int = 3) -> Units:
@@ -31,14 +33,12 @@ def recurrent(rows: int, outputs: int, width: int = 64, layers: int = 2) -> Unit
     """Ids through an embedding and residual LSTM layers; the mean over places says what it is."""
     units = [unit("embed", {"tokens": ({"out": width}, {"rows": rows})})]
     for i in range(layers):
-        made = {"memory": ({"in": width, "out": width, "hidden": width}, {})}
+        made: Branches = {"memory": ({"in": width, "out": width, "hidden": width}, {})}
         units.append(unit(f"layer{i}", made, residual=True))
     return [*units, unit("head", {"tokens_head": ({"in": width, "out": outputs}, {"pool": "mean", "bias": True})})]
 
 
-def unit(
-    name: str, branches: dict[str, tuple[dict[str, int], dict[str, Any]]], residual: bool = False, act: bool = False
-) -> dict[str, Any]:
+def unit(name: str, branches: Branches, residual: bool = False, act: bool = False) -> dict[str, Any]:
     """The description of a unit from {kind: (sizes, fixed)}; the first branch is chosen."""
     told = {kind: {"sizes": sizes, "fixed": fixed} for kind, (sizes, fixed) in branches.items()}
     return {"name": name, "branches": told, "chosen": next(iter(told)), "residual": residual, "act": act}

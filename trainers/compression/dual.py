@@ -25,7 +25,7 @@ def vision(tower: Any) -> Network:
     """The image tower (``model.visual``)."""
     if not hasattr(tower, "conv1") or not hasattr(tower, "transformer"):
         raise RecipeError(
-            f"an image tower of the kind {type(tower).__name__} cannot be compressed; vision transformers of open_clip can"
+            f"an image tower of the kind {type(tower).__name__} cannot be compressed; a vision transformer can"
         )
     if tower.attn_pool is not None or tower.final_ln_after_pool or tower.pool_type not in VISION_POOLS:
         raise RecipeError("an image tower with attentional pooling, or a norm after pooling, cannot be compressed")
@@ -58,8 +58,8 @@ def text(tower: Any) -> Network:
     odd = getattr(tower, "cls_emb", None) is not None or getattr(tower, "use_pad_mask", False)
     if not known or odd or pool not in TEXT_POOLS or tower.text_projection is None:
         raise RecipeError(
-            f"a text tower of the kind {type(tower).__name__} (pooled by {pool!r}) cannot be compressed; text transformers "
-            "of open_clip can that are pooled at the first, last or highest token"
+            f"a text tower of the kind {type(tower).__name__} (pooled by {pool!r}) cannot be compressed; "
+            "open_clip's text transformers can that are pooled at the first, last or highest token"
         )
     rows, width = tower.token_embedding.weight.shape
     projection = tower.text_projection

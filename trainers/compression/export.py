@@ -48,7 +48,7 @@ def _traced(network: nn.Module, example: Tensor, output: str) -> bytes:
         torch.onnx.export(
             network,
             (example,),
-            buffer,
+            buffer,  # type: ignore[arg-type]
             dynamo=False,
             opset_version=OPSET,
             input_names=["input"],
@@ -127,7 +127,7 @@ def _silent() -> Iterator[None]:
 
 def weight_bytes(network: nn.Module) -> int:
     """Bytes of the weights as they are stored: one for each of an int8 layer, four for all others."""
-    one: set[int] = {id(m.weight) for m in network.modules() if getattr(m, "int8", False)}  # type: ignore[misc]
+    one: set[int] = {id(m.weight) for m in network.modules() if getattr(m, "int8", False)}
     return sum(p.numel() * (1 if id(p) in one else 4) for p in network.parameters())
 
 

@@ -58,7 +58,8 @@ class Conv(nn.Conv2d, Quantisable):
         weight = self.weight
         if self.int8:
             x, weight = self.rounded(x, weight)
-        return self._conv_forward(x, weight, self.bias)
+        found: Tensor = self._conv_forward(x, weight, self.bias)
+        return found
 
 
 class Dense(nn.Linear, Quantisable):

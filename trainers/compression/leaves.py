@@ -56,7 +56,8 @@ class SelfAttention(Leaf):
         seen = weights.softmax(-1) @ v
         if self.inner_mask is not None:
             seen = seen * self.inner_mask.view(-1, self.inner, 1, 1)
-        return self.out(seen.transpose(1, 2).reshape(n, length, self.inner * self.head_width))
+        found: Tensor = self.out(seen.transpose(1, 2).reshape(n, length, self.inner * self.head_width))
+        return found
 
     def cut(self, role: str, keep: Tensor) -> None:
         if role == "inner":
@@ -88,12 +89,14 @@ class Recurrent(Leaf):
         if self.tracing:
             return self.traced(x)
         mask = self.inner_mask
-        if mask is None:
-            return self.out(self.lstm(x)[0])
-        if mask.ndim == 1:  # a unit that is gone is not heard by the others either
-            own = {"weight_hh_l0": self.lstm.weight_hh_l0 * mask}
-            return self.out(torch.func.functional_call(self.lstm, own, (x,))[0] * mask)
-        return self.out(self.lstm(x)[0] * mask[:, None])
+        if mask is not None and mask.ndim == 1:  # a unit that is gone is not heard by the others either
+            own = {"weight_hh_l0": self.lstm.get_parameter("weight_hh_l0") * mask}
+            states = torch.func.functional_call(self.lstm, own, (x,))[0] * mask
+        else:
+            states = self.lstm(x)[0]
+            states = states if mask is None else states * mask[:, None]
+        found: Tensor = self.out(states)
+        return found
 
     def cut(self, role: str, keep: Tensor) -> None:
         lstm, hidden = self.lstm, self.inner
@@ -134,7 +137,8 @@ class PatchEmbedding(Leaf):
         if self.token is not None:
             rows = torch.cat([self.token.expand(x.shape[0], 1, -1), rows], 1)
         rows = rows + self.positions
-        return rows if self.norm is None else self.norm(rows)
+        found: Tensor = rows if self.norm is None else self.norm(rows)
+        return found
 
     def cut(self, role: str, keep: Tensor) -> None:
         assert role == "out"
@@ -159,7 +163,7 @@ class TokenEmbedding(Leaf):
     def forward(self, ids: Tensor) -> Tensor:
         if self.tracing:
             return self.table.weight.sum() * torch.ones(*ids.shape, self.width_out)
-        x = self.table(ids)
+        x: Tensor = self.table(ids)
         return x if self.positions is None else x + self.positions[: ids.shape[1]]
 
     def cut(self, role: str, keep: Tensor) -> None:

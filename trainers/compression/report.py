@@ -22,8 +22,8 @@ def page(told: Mapping[str, Any]) -> str:
         f"<header><h1>Compression of {escape(told['model'])}</h1>"
         f'<p class="soft">measured on {escape(told["device"])}; energy: {escape(told["energy"])}</p></header>'
         f'<p class="big">{named} {quality["uncompressed"]:.4g} to {quality["compressed"]:.4g}</p>'
-        f'<p class="soft">on {told["held_out"]} samples ({escape(told["quality_on"])}); masked and cut network differ by '
-        f"{told['masked_difference']:.1e} at most</p>{missed}"
+        f'<p class="soft">on {told["held_out"]} samples ({escape(told["quality_on"])}); '
+        f"masked and cut network differ by {told['masked_difference']:.1e} at most</p>{missed}"
         f"<h2>Costs</h2>{_costs(told)}"
         f"<h2>Accuracy and latency on the way</h2>{front(told)}"
         f"<h2>Multipliers, budgets, losses over the steps</h2>{_curves(told)}"

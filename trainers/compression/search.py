@@ -299,7 +299,7 @@ def describe_removed(costs: Costs, decisions: Decisions) -> list[dict[str, Any]]
     rows = []
     for unit in costs.network.every():
         option = decisions.chosen[unit.name]
-        row = {"unit": unit.name, "was": unit.options[0], "is": option, "widths": {}, "bits": {}}
+        row: dict[str, Any] = {"unit": unit.name, "was": unit.options[0], "is": option, "widths": {}, "bits": {}}
         if option != NONE:
             branch = unit.branches[option]
             for gate in dict.fromkeys(costs.parts[unit.name, option].axes):

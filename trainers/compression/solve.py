@@ -141,7 +141,8 @@ class Problem:
         return found
 
     def least(self, losses: Losses, bound: F64, start: Decisions, scale: float = 1.0) -> Decisions:
-        """Coordinate descent on the Lagrangian; ``scale`` multiplies all multipliers: one threshold for all decisions."""
+        """Coordinate descent on the Lagrangian; ``scale`` multiplies all multipliers: one threshold for all
+        decisions."""
         made = start.copy()
         priced = self._priced(bound, scale, made)
         for _ in range(SWEEPS):
@@ -155,7 +156,8 @@ class Problem:
         return made
 
     def _priced(self, bound: F64, scale: float, decisions: Decisions) -> dict[tuple[str, str], dict[Any, F64]]:
-        """The costs of all branches in units of loss. Of memory's largest activations the present place alone is priced."""
+        """The costs of all branches in units of loss. Of memory's largest activations the present place alone is
+        priced."""
         costs = self.costs
         price = np.zeros(len(METRICS))
         price[self._index] = np.array([scale * self.multipliers[n] for n in self.names]) / bound
@@ -206,7 +208,8 @@ class Problem:
 
 
 def changes(costs: Costs, decisions: Decisions, pinned: Container[str] = ()) -> Iterator[Decisions]:
-    """Decisions that differ in one width by one step, in the bits of one layer, or in one branch of a unit not pinned."""
+    """Decisions that differ in one width by one step, in the bits of one layer, or in one branch of a unit not
+    pinned."""
     for gate, index in decisions.widths.items():
         users = [u for u in costs.users[gate] if costs.uses(u, decisions.chosen[u], gate)]
         for other in (index - 1, index + 1) if users else ():

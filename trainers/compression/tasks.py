@@ -63,7 +63,7 @@ def stream(task: Task, pairs: Iterable[Pairs], teacher: Run | None) -> Iterator[
 class Retrieval:
     """The image or text tower of a dual stream. Targets: unit features of the other tower, groups of captions."""
 
-    metric = "recall_at_1"
+    metric: ClassVar[str] = "recall_at_1"
 
     def __init__(self, other: Run, prepare: Any, tower: str, scale: float) -> None:
         self.other, self.prepare, self.tower, self.scale = other, prepare, tower, torch.tensor(scale)
@@ -98,7 +98,7 @@ class Retrieval:
 class Classify:
     """Classes of a field of the samples' JSON; ``read`` makes ids of captions where the network reads."""
 
-    metric = "accuracy"
+    metric: ClassVar[str] = "accuracy"
 
     def __init__(
         self, labels: Sequence[str], of: dict[str, str], scale: tuple[float, float], read: Callable[..., Any] | None
@@ -133,7 +133,7 @@ class Classify:
 class Restore:
     """The image at ``factor`` times the size that is seen, or, at 1, without the noise of deviation ``noise``."""
 
-    metric = "psnr_db"
+    metric: ClassVar[str] = "psnr_db"
 
     def __init__(self, factor: int = 2, noise: float = 0.0, seed: int = 0) -> None:
         self.factor, self.noise = factor, noise

@@ -25,8 +25,8 @@ import torch
 from ... import __version__
 from ...pipeline.errors import InputError, RunError, UsageError
 from .. import settings, shards
-from ..student import parameters
 from ..shards import DataConfig, Pairs, PairStream, Shards
+from ..student import parameters
 from . import network as networks
 from . import report, targets
 from .agent import RemoteDevice

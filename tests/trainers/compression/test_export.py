@@ -36,7 +36,7 @@ def test_only_the_chosen_layers_become_integers() -> None:
         model = export(network, x)
         rounded = network(x)
     second = block.branches["plain"].get_submodule("second")
-    assert whole - weight_bytes(network) == 3 * second.weight.numel()  # type: ignore[operator, union-attr]
+    assert whole - weight_bytes(network) == 3 * second.weight.numel()  # type: ignore[operator]
     graph = onnx.load_from_string(model).graph
     integers = {n.output[0] for n in graph.node if n.op_type == "DequantizeLinear"}
     convolutions = {n.name: n.input[1] in integers for n in graph.node if n.op_type == "Conv"}
