@@ -50,6 +50,7 @@ from tuwen.trainers.compression.network import Network
 from tuwen.trainers.compression.profiler import LocalDevice
 from tuwen.trainers.compression.search import CompressConfig, Search, compress, finetune
 from tuwen.trainers.compression.table import Table, default_path
+from tuwen.trainers.compression.targets import timed
 from tuwen.trainers.compression.tasks import Batch, labels_of, stream
 from tuwen.trainers.compression.train import held_batches, split
 from tuwen.trainers.student import DistilConfig
@@ -139,8 +140,9 @@ class Bench:
         tests = held_batches(model, self.train, 64, 32)
         calibrate = torch.cat([b.inputs for b in tests])
         measuring = Measuring(self.device, model.whole, calibrate)
-        table = Table(self.device, default_path(self.device) if self.given.cache else self.work / "blocks.json")
         metric = self.subject.metric
+        path = default_path(self.device) if self.given.cache else self.work / "blocks.json"
+        table = Table(self.device, path, timed=timed([metric]))
         targets = {metric: share * measuring.reference[metric]}
         config = CompressConfig(steps=self.given.steps, seed=seed, refreshes=self.given.refreshes)
         return Search(model.network, model.task, measuring, table, targets, calibrate, config), {
@@ -260,7 +262,7 @@ def compare(bench: Bench, given: argparse.Namespace) -> list[str]:
             abs(p["predicted"] / p["measured"] - 1)
             for r in rows["ours"]
             for p in r["predictions"]
-            if p["metric"] == "latency_ms" and p["step"] >= 0
+            if p["metric"] == subject.metric and p["step"] >= 0
         ]
         print(f"  table's prediction of whole models off by {np.median(wrong):.1%} (median of {len(wrong)})")
     return table.missed

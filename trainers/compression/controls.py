@@ -24,6 +24,8 @@ from .search import Search, finetune, training
 from .tasks import Batch
 
 TRIES = 9
+GOLDEN = 0.618
+"""Its multiples spread evenly over the unit interval."""
 
 
 def uniform(search: Search, batches: Iterator[Batch], metric: str = "latency_ms", train: bool = True) -> Network:
@@ -34,8 +36,10 @@ def uniform(search: Search, batches: Iterator[Batch], metric: str = "latency_ms"
 
     def scaled(share: float) -> Decisions:
         made = search.costs.whole()
-        for name, allowed in search.costs.allowed.items():
-            made.widths[name] = min(range(len(allowed)), key=lambda i: abs(allowed[i] - share * allowed[-1]))
+        for i, (name, allowed) in enumerate(search.costs.allowed.items()):
+            # Equal widths round at different shares, so that their sum can meet a target.
+            wanted = share * allowed[-1] + (GOLDEN * i % 1 - 0.5) * search.gates.gates[name].granule
+            made.widths[name] = min(range(len(allowed)), key=lambda k: abs(allowed[k] - wanted))
         return made
 
     made = _fitted(search, scaled, metric)

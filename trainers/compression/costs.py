@@ -122,13 +122,14 @@ class Costs:
         each = {u: self.of(u, decisions) for u in decisions.chosen}
         predicted = self.raw(each) * self.correction
         for i, name in enumerate(METRICS):
-            if name in measured:
+            if name in measured and (self.table.timed or name != "latency_ms"):
                 self.seen.append(
                     {"step": step, "metric": name, "measured": measured[name], "predicted": float(predicted[i])}
                 )
-        parts = np.array([*each.values()])[:, :2].sum(0)
-        self._latencies.append((parts, measured["latency_ms"]))
-        self.factors = self._fitted()
+        if self.table.timed:
+            parts = np.array([*each.values()])[:, :2].sum(0)
+            self._latencies.append((parts, measured["latency_ms"]))
+            self.factors = self._fitted()
         raw = self.raw(each)
         for i, name in enumerate(METRICS):
             if name in measured and name != "latency_ms":

@@ -43,10 +43,19 @@ class Place(NamedTuple):
 
 
 class Table:
-    """Measured cells of a device, kept in ``path`` where one is given."""
+    """Measured cells of a device, kept in ``path`` where one is given.
 
-    def __init__(self, device: Device, path: Path | None = None, tell: Callable[[str], None] | None = None) -> None:
-        self.device, self._path, self._tell = device, path, tell
+    Without ``timed`` latencies are left at zero, which is enough for targets that are counted.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        path: Path | None = None,
+        tell: Callable[[str], None] | None = None,
+        timed: bool = True,
+    ) -> None:
+        self.device, self._path, self._tell, self.timed = device, path, tell, timed
         self.cells: dict[str, dict[str, Any]] = {}
         if path is not None and path.is_file():
             told = json.loads(path.read_text("utf-8"))
@@ -56,7 +65,7 @@ class Table:
 
     def fill(self, network: Network, example: Tensor, grids: Callable[[Unit, str], list[list[int]]]) -> None:
         """Measure what is missing of the cells of all branches of a network."""
-        self.idle_ms = self.device.latency(identity()).value
+        self.idle_ms = self.device.latency(identity()).value if self.timed else 0.0
         for place in places(network, example):
             for kind in place.unit.branches:
                 for sizes in product(*grids(place.unit, kind)):
@@ -67,12 +76,14 @@ class Table:
     def cell(self, place: Place, kind: str, sizes: Sequence[int], bits: Bits) -> NDArray[np.float64]:
         """(4,) ``CELL`` of a branch at sizes, in the order of its ends."""
         told = _told(place, kind, sizes, bits)
-        key = digest(told)
+        key = digest([told, self.timed])
         if key not in self.cells:
             made, given = alone(place, kind, sizes, bits)
             copies = len(made)
-            found = self.device.latency(export(made, given), CELL_ROUNDS)
-            each = [max(1e-5, (ms - self.idle_ms) / copies) for ms in found]
+            each = [0.0, 0.0, 0.0]
+            if self.timed:
+                found = self.device.latency(export(made, given), CELL_ROUNDS)
+                each = [max(1e-5, (ms - self.idle_ms) / copies) for ms in found]
             macs, live = work(made, given[:1])
             cost = [2e-6 * macs / copies, weight_bytes(made) / 1e6 / copies, 4e-6 * live]
             self.cells[key] = {**told, "latency_ms": each, "counted": cost}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from ...pipeline.errors import UsageError, nearest
 from .costs import METRICS
@@ -48,6 +48,11 @@ def absolute(wanted: Mapping[str, tuple[float, bool]], whole: Mapping[str, float
                 f"--target {name}={budgets[name]:.4g}: the uncompressed model needs {whole[name]:.4g}; give less"
             )
     return budgets
+
+
+def timed(names: Iterable[str]) -> bool:
+    """Whether blocks have to be measured for these targets, or counting will do."""
+    return not {*names} <= {"mflops", "size_mb", "memory_mb"}
 
 
 def missed(budgets: Mapping[str, float], measured: Mapping[str, float]) -> list[str]:

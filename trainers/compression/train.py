@@ -91,7 +91,8 @@ def train(
     measuring = Measuring(device, opened.whole, calibrate)
     budgets = targets.absolute(asked, measuring.reference)
     path = Path(parts["measure"].table) if parts["measure"].table else default_path(device)
-    table = Table(device, path, (lambda words: tell({"note": words})) if tell else None)
+    note_blocks = (lambda words: tell({"note": words})) if tell else None
+    table = Table(device, path, note_blocks, targets.timed(budgets))
     pairs = shards.loader(PairStream(found, replace(data, seed=data.seed + config_.seed), opened.side))
     batches = stream(opened.task, pairs, opened.teacher)
 

@@ -75,7 +75,7 @@ def test_the_command_on_a_recurrent_net(data: Path, tmp_path: Path) -> None:
     assert "multiplier size mb" in page
     cells = json.loads((tmp_path / "blocks.json").read_text())["cells"]
     assert len(cells) > 10
-    assert all(low <= ms <= high for ms, low, high in (c["latency_ms"] for c in cells.values()))
+    assert all(c["latency_ms"] == [0, 0, 0] for c in cells.values()), "a size needs no clock"
     again = open_model(str(out / "network"), "image", [shards.find([str(data)])])
     assert sum(p.numel() for p in again.whole.parameters()) == told["removed_parameters"][1]
 
