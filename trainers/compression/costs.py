@@ -69,7 +69,9 @@ class Costs:
             for kind in place.unit.branches:
                 self.parts[place.unit.name, kind] = self._part(place, kind)
         self.options = {unit.name: unit.options for unit in network.every()}
-        self.correction = np.ones(len(METRICS))
+        self.correction, self.offset = np.ones(len(METRICS)), np.zeros(len(METRICS))
+        """What whole models come to beside the sum of their parts: a factor for energy, and for sizes what a file or
+        a session takes by itself."""
         self.factors = np.ones(2)
         """Of the table's latencies: branches in fp32, branches with int8 layers. Blocked layouts do not add up
         alike."""
@@ -114,13 +116,17 @@ class Costs:
 
     def total(self, decisions: Decisions) -> F64:
         """(5,) corrected ``METRICS``."""
-        found: F64 = self.raw({u: self.of(u, decisions) for u in decisions.chosen}) * self.correction
+        return self.corrected({u: self.of(u, decisions) for u in decisions.chosen})
+
+    def corrected(self, each: Mapping[str, F64]) -> F64:
+        """Likewise, from the units' costs."""
+        found: F64 = self.raw(each) * self.correction + self.offset
         return found
 
     def correct(self, decisions: Decisions, measured: Mapping[str, float], step: int) -> None:
         """Learn from a whole model that was measured."""
         each = {u: self.of(u, decisions) for u in decisions.chosen}
-        predicted = self.raw(each) * self.correction
+        predicted = self.corrected(each)
         for i, name in enumerate(METRICS):
             if name in measured and (self.table.timed or name != "latency_ms"):
                 self.seen.append(
@@ -132,7 +138,9 @@ class Costs:
             self.factors = self._fitted()
         raw = self.raw(each)
         for i, name in enumerate(METRICS):
-            if name in measured and name != "latency_ms":
+            if name in measured and name in ("size_mb", "memory_mb"):
+                self.offset[i] = measured[name] - raw[i]
+            elif name in measured and name == "energy_mj":
                 self.correction[i] = measured[name] / max(1e-9, raw[i])
 
     def _fitted(self) -> F64:

@@ -118,7 +118,15 @@ def _removed(rows: Sequence[Mapping[str, Any]]) -> str:
         kind = (
             escape(row["is"]) if row["is"] == row["was"] else f"<b>{escape(row['is'])}</b> (was {escape(row['was'])})"
         )
-        made.append((escape(row["unit"]), kind, widths or "–", bits or "–", f"{before:.3g}", f"{after:.3g}"))
+        made.append(
+            (
+                escape(row["unit"]),
+                kind,
+                widths or "–",
+                bits or "–",
+                *(f"{ms:.3g}" if before else "–" for ms in (before, after)),
+            )
+        )
     return table(("unit", "block", "widths left", "bits", "ms before, as predicted", "after"), made)
 
 
@@ -129,11 +137,17 @@ def _fits(told: Mapping[str, Any]) -> str:
 
 def _predictions(rows: Sequence[Mapping[str, Any]]) -> str:
     made = [
-        (str(r["step"]), f"{r['predicted']:.4g}", f"{r['measured']:.4g}", f"{r['predicted'] / r['measured'] - 1:+.1%}")
+        (
+            str(r["step"]),
+            escape(r["metric"]),
+            f"{r['predicted']:.4g}",
+            f"{r['measured']:.4g}",
+            f"{r['predicted'] / r['measured'] - 1:+.1%}",
+        )
         for r in rows
-        if r["metric"] == "latency_ms"
+        if r["step"] >= 0 and r["metric"] != "mflops"
     ]
-    return table(("step", "predicted ms", "measured ms", "prediction off by"), made)
+    return table(("step", "cost", "predicted", "measured", "prediction off by"), made)
 
 
 def _flat(settings: Mapping[str, Mapping[str, Any]]) -> str:

@@ -156,9 +156,8 @@ class Search:
                 **{f"multiplier {n}": v for n, v in self.problem.multipliers.items()},
                 **{f"budget {n}": v for n, v in budgets.items()},
                 **{f"predicted {n}": predicted[n] for n in self.targets},
-                **{f"measured {n}": measured[n] for n in self.targets},
-                "mflops": measured["mflops"],
-                "loss": loss,
+                **{f"measured {n}": measured[n] for n in dict.fromkeys((*self.targets, "latency_ms", "mflops"))},
+                "loss as decided": loss,
             }
         )
         if self.tell:

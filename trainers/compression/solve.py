@@ -71,7 +71,7 @@ class Problem:
     def solve(self, losses: Losses, budgets: Mapping[str, float], start: Decisions) -> Decisions:
         """Dual steps to the budgets; the feasible decisions of least loss that were met, else the least violating."""
         bound = np.array([budgets[n] for n in self.names])
-        best: tuple[tuple[bool, float], Decisions] | None = None
+        best: tuple[tuple[bool, float], Decisions, dict[str, float]] | None = None
         made = start
         for i in range(DUAL_STEPS + RAISES):
             made = self.least(losses, bound, made)
@@ -79,7 +79,7 @@ class Problem:
             worst = float(violation.max())
             rank = (worst > 0.0, worst if worst > 0 else losses.of(self.costs, made))
             if best is None or rank < best[0]:
-                best = (rank, made.copy())
+                best = (rank, made.copy(), dict(self.multipliers))
             if i >= DUAL_STEPS and not best[0][0]:
                 break
             # What is still too dear after the dual steps is priced up until it is not.
@@ -89,6 +89,7 @@ class Problem:
             for name, r in zip(self.names, rate, strict=True):
                 self.multipliers[name] = float(np.clip(self.multipliers[name] * np.exp(r), LEAST, MOST))
         assert best is not None
+        self.multipliers = best[2]
         return self.filled(losses, bound, best[1])
 
     def step(self, losses: Losses, budgets: Mapping[str, float], start: Decisions) -> Decisions:
@@ -137,7 +138,7 @@ class Problem:
         return self._excess({u: self.costs.of(u, decisions) for u in decisions.chosen}, bound)
 
     def _excess(self, each: Mapping[str, F64], bound: F64) -> F64:
-        found: F64 = (self.costs.raw(each) * self.costs.correction)[self._index] / bound - 1
+        found: F64 = self.costs.corrected(each)[self._index] / bound - 1
         return found
 
     def least(self, losses: Losses, bound: F64, start: Decisions, scale: float = 1.0) -> Decisions:
