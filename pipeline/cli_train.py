@@ -12,6 +12,9 @@ train = typer.Typer(help="Train reference models on shards.", no_args_is_help=Tr
 
 def add(app: typer.Typer) -> None:
     """Give the command line ``train`` and ``evaluate``."""
+    from .cli_compress import compression
+
+    train.command()(compression)
     app.add_typer(train, name="train")
     app.command()(evaluate)
 
