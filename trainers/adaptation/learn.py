@@ -155,16 +155,20 @@ class Trained:
         self.selector = Selector(config.features)
         self.cloud = Cloud(config, light.dynamic)
 
+        for module in self.modules().values():
+            module.eval()
+
     def modules(self) -> dict[str, nn.Module]:
         """Trained parts by name."""
         return {"encoder": self.encoder, "selector": self.selector, "cloud": self.cloud}
 
 
 def train_cloud(
-    light: Light, task: Task, devices: Sequence[Device], config: CloudConfig, seed: int, tell: Tell | None = None
-) -> Trained:
-    """Train over simulated devices, ``light`` frozen. Half of the steps take anchors at random, half as learned."""
-    made = Trained(light, config, seed)
+    made: Trained, light: Light, task: Task, devices: Sequence[Device], seed: int, tell: Tell | None = None
+) -> None:
+    """Train ``made`` over simulated devices, ``light`` frozen. Half of the steps take anchors at random, half as
+    learned, so that the cloud has seen whatever way a device picks them."""
+    config = made.config
     light.requires_grad_(False)
     statistics = torch.stack([statistics_of(made.statistics, task, device) for device in devices])  # (d, N, s)
     made.encoder.scale_to(statistics.flatten(0, 1))
@@ -188,6 +192,3 @@ def train_cloud(
     trained = [p for module in made.modules().values() for p in module.parameters()]
     minimise(trained, losses(), config.steps, config.learning_rate, tell, "cloud_loss")
     light.requires_grad_(True)
-    for module in made.modules().values():
-        module.eval()
-    return made

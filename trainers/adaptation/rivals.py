@@ -96,9 +96,9 @@ def tune(
     config: RivalsConfig,
     seed: int,
     texts: Texts,
-) -> dict[str, dict[str, Tuning]]:
-    """For each part and measure the rate and number of steps that were best on the validation devices."""
-    best: dict[str, dict[str, tuple[float, Tuning]]] = {part: {} for part in PARTS}
+) -> dict[str, dict[str, tuple[Tuning, float]]]:
+    """For each part and measure the setting that was best on the validation devices, and what it came to there."""
+    best: dict[str, dict[str, tuple[Tuning, float]]] = {part: {} for part in PARTS}
     for part in PARTS:
         for rate in config.rates:
             made = [
@@ -107,9 +107,9 @@ def tune(
             ]
             for steps in config.steps:
                 for name, value in mean([one.measures[steps] for one in made]).items():
-                    if name not in best[part] or value > best[part][name][0]:
-                        best[part][name] = (value, Tuning(part, rate, steps))
-    return {part: {name: setting for name, (_, setting) in found.items()} for part, found in best.items()}
+                    if name not in best[part] or value > best[part][name][1]:
+                        best[part][name] = (Tuning(part, rate, steps), value)
+    return best
 
 
 def one_for_all(light: Light, task: Task, devices: Sequence[Device], config: CloudConfig, seed: int) -> Light:

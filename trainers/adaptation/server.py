@@ -103,11 +103,11 @@ class Handler(BaseHTTPRequestHandler):
             finally:
                 server.places.release()
         except Refusal as refused:
-            # What was not read would be taken for the next request; closing with bytes unread would lose the answer.
+            # What was not read would be taken for the next request; closing with bytes unread may lose the answer.
             self.close_connection = True
-            self._drain()
             told = json.dumps({"error": refused.reason}).encode()
             self._send(refused.status, told, "application/json", {"Connection": "close", **refused.headers})
+            self._drain()
             return
         headers = {DIGEST: digest(body), MODEL: server.model}
         self._send(200, body, "application/octet-stream", headers)
