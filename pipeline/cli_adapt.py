@@ -30,9 +30,7 @@ def adaptation(
         list[str] | None, typer.Option(help="shards to measure on; without them a share of SHARDS is held out")
     ] = None,
     model: Annotated[Path | None, typer.Option(help="domain: the model, a folder in open_clip's format")] = None,
-    replay: Annotated[
-        list[str] | None, typer.Option(help="domain: shards of what the model knew; repeatable")
-    ] = None,
+    replay: Annotated[list[str] | None, typer.Option(help="domain: shards of what the model knew; repeatable")] = None,
     old: Annotated[list[str] | None, typer.Option(help="domain: shards to measure on what is forgotten")] = None,
     config: Annotated[Path | None, typer.Option(help="YAML with the task's sections")] = None,
     sets: Annotated[

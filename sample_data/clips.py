@@ -72,8 +72,8 @@ def frames(clip: Clip, count: int = FRAMES, side: int = 64) -> list[NDArray[np.u
             dx, dy = STEPS[move]
             # The same numbers in every frame: neither the texture nor which way the thing looks may flicker.
             place(canvas, thing, x + dx * passed, y + dy * passed, scale, np.random.default_rng([seed, k]))
-        canvas = canvas * light + rng.normal(0, 3.0, (2 * side, 2 * side, 1))
-        small = cv2.resize(np.clip(canvas, 0, 255).astype(np.uint8), (side, side), interpolation=cv2.INTER_AREA)
+        lit = canvas * light + rng.normal(0, 3.0, (2 * side, 2 * side, 1))
+        small = cv2.resize(np.clip(lit, 0, 255).astype(np.uint8), (side, side), interpolation=cv2.INTER_AREA)
         made.append(small.astype(np.uint8, copy=False))
     return made
 

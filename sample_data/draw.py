@@ -345,9 +345,7 @@ def _shade(pen: Pen, material: str, rng: np.random.Generator) -> tuple[NDArray[n
     return np.clip(rgb * light[..., None], 0, 255).astype(np.float32), cover.astype(np.float32)
 
 
-def place(
-    canvas: NDArray[np.float32], thing: Thing, x: float, y: float, side: float, rng: np.random.Generator
-) -> None:
+def place(canvas: NDArray[np.float32], thing: Thing, x: float, y: float, side: float, rng: np.random.Generator) -> None:
     """Draw one object centred at (x, y), both and ``side`` as shares of the canvas; ``rng`` says how it looks."""
     size = canvas.shape[0]
     n = max(8, int(side * size))

@@ -1,7 +1,7 @@
 """A cloud for devices that does one thing wrong, and devices that do: what adaptation's client and server must bear.
 
-``FaultyCloud(fault, …)`` is an ``AdaptServer`` whose every answer has one of ``FAULTS``; ``UPLOADS`` are broken requests
-to a right server, each with the status that it must get, 0 where the connection just ends.
+``FaultyCloud(fault, …)`` is an ``AdaptServer`` whose every answer has one of ``FAULTS``; ``UPLOADS`` are broken
+requests to a right server, each with the status that it must get, 0 where the connection just ends.
 """
 
 from __future__ import annotations
@@ -101,7 +101,9 @@ class _Faulty(Handler):
         self.close_connection = True
 
 
-def _request(model: str, body: bytes, path: str = PATH, declared: int | None = None, signed: bytes | None = None) -> bytes:
+def _request(
+    model: str, body: bytes, path: str = PATH, declared: int | None = None, signed: bytes | None = None
+) -> bytes:
     length = len(body) if declared is None else declared
     lines = [
         f"POST {path} HTTP/1.1",

@@ -117,7 +117,7 @@ class _Transfer:
         try:
             curl.perform()
         except pycurl.error as error:
-            code, words = error.args[0], str(error.args[1]) or "no words"
+            code, words = (*error.args, "")[:2]
             broken = code not in (pycurl.E_WRITE_ERROR, pycurl.E_OPERATION_TIMEDOUT)
             told = "the answer is too large" if code == pycurl.E_WRITE_ERROR else f"{words} (curl {code})"
             raise _Failed(told, broken) from None

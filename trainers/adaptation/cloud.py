@@ -30,7 +30,7 @@ class CloudConfig:
     policy: str = "auto"
     """How a device picks its anchors: uniform, learned, random, herding; auto: learned where it was better than
     uniform on the validation devices, else uniform."""
-    steps: int = 800
+    steps: int = 500
     learning_rate: float = 2e-3
     devices: int = 16
     """Devices in a step."""
@@ -58,7 +58,7 @@ class Encoder(nn.Module):
         self.deviation.copy_(statistics.std(0).clamp(min=1e-3))
 
     def forward(self, statistics: Tensor) -> Tensor:
-        """(..., s) to features (..., f) of -1 to 1, on the levels that are uploaded; gradients pass straight through."""
+        """(..., s) to features (..., f) of -1 to 1, on the levels that are uploaded; gradients pass as if there were none."""
         x: Tensor = self.layers(((statistics - self.mean) / self.deviation).clamp(-5, 5))
         return x + ((x * LEVELS).round() / LEVELS - x).detach()
 

@@ -151,8 +151,7 @@ class DeviceModel:
         run: Callable[..., Any] = self._sessions[name].run
         n = len(next(iter(given.values())))
         parts = [
-            run(None, {k: v[at : at + BATCH] for k, v in given.items()} | (whole or {}))[0]
-            for at in range(0, n, BATCH)
+            run(None, {k: v[at : at + BATCH] for k, v in given.items()} | (whole or {}))[0] for at in range(0, n, BATCH)
         ]
         return np.concatenate(parts).astype(np.float32)
 

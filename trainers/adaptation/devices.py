@@ -96,7 +96,7 @@ def clusters(features: Tensor, k: int, seed: int) -> tuple[I64, NDArray[np.float
         raise UsageError(f"{len(rows)} samples cannot make {k} clusters; set devices.clusters lower")
     cv2.setRNGSeed(seed)
     stop = (cv2.TERM_CRITERIA_EPS + cv2.TERM_CRITERIA_MAX_ITER, 50, 1e-4)
-    _, labels, centres = cv2.kmeans(rows, k, np.empty(0, np.int32), stop, 3, cv2.KMEANS_PP_CENTERS)  # type: ignore[call-overload]
+    _, labels, centres = cv2.kmeans(rows, k, np.empty(0, np.int32), stop, 3, cv2.KMEANS_PP_CENTERS)
     return labels[:, 0].astype(np.int64), centres.astype(np.float32)
 
 

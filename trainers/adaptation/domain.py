@@ -28,7 +28,7 @@ from ..loop import Loop, Tokenize
 from ..retrieval import RetrievalConfig, fit
 from ..shards import DataConfig, Pairs, PairStream, find, loader
 from ..towers import ModelConfig
-from ..train_retrieval import OPENAI_MEAN, OPENAI_STD
+from ..train_retrieval import OPENAI_MEAN, OPENAI_STD, square
 
 
 @dataclass(frozen=True)
@@ -181,8 +181,7 @@ def tune(
         mean=tuple(preprocess.get("mean", OPENAI_MEAN)),
         std=tuple(preprocess.get("std", OPENAI_STD)),
     )
-    size = tuned.visual.image_size
-    side = int(size if isinstance(size, int) else size[0])
+    side = square(tuned)
     own, others = lora.parts((data.batch, 1), domain.replay if before else 0.0)
     stream = loader(PairStream(found, dataclasses.replace(data, batch=own, negatives=0), side))
     past = None

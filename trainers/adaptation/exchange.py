@@ -29,14 +29,16 @@ def digest(body: bytes) -> str:
 
 def pack_features(anchors: F32) -> bytes:
     """(k, f) features of -1 to 1 as bytes."""
-    return np.rint(anchors.clip(-1, 1) * LEVELS).astype(np.int8).tobytes()
+    levels: NDArray[np.int8] = np.rint(anchors.clip(-1, 1) * LEVELS).astype(np.int8)
+    return levels.tobytes()
 
 
 def unpack_features(body: bytes, features: int) -> F32:
     """The (k, f) of ``pack_features``; ``ValueError`` where the body is no whole number of anchors."""
     if not body or len(body) % features:
         raise ValueError(f"{len(body)} bytes are no anchors of {features} bytes each")
-    return np.frombuffer(body, np.int8).reshape(-1, features).astype(np.float32) / LEVELS
+    levels = np.frombuffer(body, np.int8).reshape(-1, features)
+    return levels.astype(np.float32) / np.float32(LEVELS)
 
 
 def pack_parameters(parameters: F32) -> bytes:

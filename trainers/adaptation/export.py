@@ -1,4 +1,4 @@
-"""Writes the folders ``device`` and ``cloud`` (``device.DeviceModel``, ``server.load``) and holds them against torch."""
+"""Writes the folders ``device`` and ``cloud`` (``DeviceModel``, ``server.load``) and holds them against torch."""
 
 from __future__ import annotations
 

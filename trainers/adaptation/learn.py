@@ -27,7 +27,7 @@ Tell = Callable[[dict[str, Any]], None]
 class BaseConfig:
     """How the light model is trained in the cloud, on all samples as they are."""
 
-    steps: int = 600
+    steps: int = 500
     learning_rate: float = 3e-3
     batch: int = 128
     seed: int = 0
@@ -84,7 +84,12 @@ def own_texts(light: Light, task: Task, batches: Sequence[Batch]) -> tuple[list[
 
 
 def minimise(
-    parameters: Sequence[Tensor], losses: Iterable[Tensor], steps: int, learning_rate: float, tell: Tell | None, name: str
+    parameters: Sequence[Tensor],
+    losses: Iterable[Tensor],
+    steps: int,
+    learning_rate: float,
+    tell: Tell | None,
+    name: str,
 ) -> None:
     """AdamW with a warm-up and a cosine to zero; each loss of the iterable is made after the step before it."""
     optimiser = torch.optim.AdamW(parameters, learning_rate, weight_decay=0.02)
@@ -96,7 +101,7 @@ def minimise(
             group["lr"] = learning_rate * rate
         loss = next(stream)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         if tell and (step % 50 == 0 or step == steps - 1):

@@ -73,7 +73,7 @@ class Light(nn.Module):
         """(n, embed) of clips, not normalised."""
         n, t = frames.shape[:2]
         each = parameters if parameters.shape[0] == 1 else parameters.repeat_interleave(t, 0)
-        rows = self.frame(self._maps(frames.flatten(0, 1), each).flatten(1))  # (n t, embed)
+        rows: Tensor = self.frame(self._maps(frames.flatten(0, 1), each).flatten(1))  # (n t, embed)
         if self.time is None:
             return rows
         whole: Tensor = self.time(rows.view(n, -1))

@@ -25,10 +25,13 @@ PARTS = ("dynamic", "all", "norm")
 
 @dataclass(frozen=True)
 class RivalsConfig:
-    """How the rivals are tuned: each part with each rate, up to the most steps, on the validation devices."""
+    """How the rivals are tuned: each part with each of its rates and numbers of steps, on the validation devices."""
 
-    rates: tuple[float, ...] = (0.001, 0.004, 0.016)
-    steps: tuple[int, ...] = (15, 40, 80)
+    rates: tuple[float, ...] = (0.008, 0.03, 0.1)
+    """For the dynamic layers' parameters and for the norms."""
+    rates_all: tuple[float, ...] = (0.0003, 0.001, 0.003)
+    """For all weights."""
+    steps: tuple[int, ...] = (20, 60, 140)
     batch: int = 24
     """Labelled photos in a step on the device."""
 
@@ -66,7 +69,8 @@ def fine_tune(
     parameters = own.static().requires_grad_(part == "dynamic")
     seen = [*own.convolutions.parameters(), *own.norms.parameters(), *own.frame.parameters()]
     seen += [*(own.time.parameters() if own.time else ()), *(own.answer.parameters() if own.answer else ())]
-    trained = {"dynamic": [parameters], "norm": list(own.norms.parameters()), "all": seen}[part]
+    parts: dict[str, list[Tensor]] = {"dynamic": [parameters], "norm": [*own.norms.parameters()], "all": [*seen]}
+    trained = parts[part]
     own.requires_grad_(False)
     for p in trained:
         p.requires_grad_(True)
@@ -80,7 +84,7 @@ def fine_tune(
         batch = task.batch(device.photos[chosen], pixels[torch.from_numpy(chosen)])
         loss = batches_loss(own, [batch], parameters, texts)
         optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         optimiser.step()
         passed += time.perf_counter() - started
         if step in stops:
@@ -100,7 +104,7 @@ def tune(
     """For each part and measure the setting that was best on the validation devices, and what it came to there."""
     best: dict[str, dict[str, tuple[Tuning, float]]] = {part: {} for part in PARTS}
     for part in PARTS:
-        for rate in config.rates:
+        for rate in config.rates_all if part == "all" else config.rates:
             made = [
                 fine_tune(light, task, d, g, part, rate, config.steps, config.batch, seed, texts)
                 for d, g in zip(devices, galleries, strict=True)
@@ -113,7 +117,7 @@ def tune(
 
 
 def one_for_all(light: Light, task: Task, devices: Sequence[Device], config: CloudConfig, seed: int) -> Light:
-    """All weights trained further on the devices' labelled photos together: as many steps as the cloud's, no context."""
+    """All weights trained further on the devices' labelled photos: as many steps as the cloud's, no context."""
     model = copy.deepcopy(light).train()
     rng = np.random.default_rng([seed, 2])
 

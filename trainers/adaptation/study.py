@@ -117,9 +117,7 @@ def restored(folder: Path | None, name: str, modules: Mapping[str, nn.Module]) -
     return True
 
 
-def _world(
-    light: Light, words: Vocabulary, task: Task, held: Task, config: DevicesConfig, seed: int
-) -> World:
+def _world(light: Light, words: Vocabulary, task: Task, held: Task, config: DevicesConfig, seed: int) -> World:
     labels, centres = simulated.clusters(features_of(light, task.clips.frames), config.clusters, seed)
     own = simulated.nearest(features_of(light, held.clips.frames), centres)
     # A quarter of the held-out samples is for validation: no unseen device has any of those.
@@ -245,10 +243,12 @@ def anchors(made: Made, parts: Parts, draws: int = 3) -> dict[str, dict[int, Fou
         table[policy] = {}
         for k in (k for k in KS if k <= parts.cloud.anchors):
             table[policy][k] = [
-                mean([
-                    measured(gallery, features[pick(policy, features, k, projection, 97 * i + seed)])
-                    for seed in range(draws if policy == "random" else 1)
-                ])
+                mean(
+                    [
+                        measured(gallery, features[pick(policy, features, k, projection, 97 * i + seed)])
+                        for seed in range(draws if policy == "random" else 1)
+                    ]
+                )
                 for i, (gallery, features) in enumerate(zip(here, rolls, strict=True))
             ]
     table["all"] = {0: [measured(g, f) for g, f in zip(here, rolls, strict=True)]}

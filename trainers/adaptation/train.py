@@ -92,9 +92,7 @@ def train(
             tell(record)
 
     made = study.build(clips, held, chosen, chosen.base.seed, noted, out)
-    exported = export(
-        made.light, made.trained, made.world.words, out, made.policy, chosen.cloud.anchors, made.largest
-    )
+    exported = export(made.light, made.trained, made.world.words, out, made.policy, chosen.cloud.anchors, made.largest)
     journal.close()
     facts: dict[str, Any] = {
         "model": str(out),
