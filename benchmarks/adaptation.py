@@ -118,9 +118,7 @@ def devices(given: argparse.Namespace, work: Path) -> None:
             return {**study.compare(made, parts, seed), "policy": made.policy}
 
         found.append(kept(work / name, compare))
-    told = (
-        f"{given.kind}: {len(found)} seeds of {parts.devices.test} unseen devices, {parts.devices.photos} samples each"
-    )
+    told = f"{given.kind}: {len(found)} seeds of {parts.devices.test} unseen devices of {parts.devices.photos} samples"
     print(
         f"{told}, galleries of {parts.devices.gallery}" + ("; content alone, no cameras" if given.content_only else "")
     )
@@ -230,10 +228,12 @@ def exchange(given: argparse.Namespace, work: Path) -> None:
         every = n * train.bytes
         seconds = [r.feature_seconds + r.exchange_seconds for r in rows]
         print(f"{len(rows)} devices of {n} frames, {rows[0].anchors} anchors, model of {model.static.size} parameters")
-        print(f"up: {sent} bytes with headers (at most 4,096: {'yes' if sent <= 4096 else 'no'}), {sent / every:.2%} of "
-              f"the {every:,} bytes of all frames (at most 5 %: {'yes' if sent <= every * 0.05 else 'no'})")  # fmt: skip
-        print(f"down: {max(r.received for r in rows)} bytes; device: {np.median(seconds):.3f} s, of which "
-              f"{np.median([r.exchange_seconds for r in rows]):.3f} s the exchange; backward passes: 0")  # fmt: skip
+        limits = ("at most 4,096", sent <= 4096), ("at most 5 %", sent <= every * 0.05)
+        held = ", ".join(f"{words}: {'yes' if right else 'no'}" for words, right in limits)
+        print(f"up: {sent} bytes with headers, {sent / every:.2%} of the {every:,} of all frames ({held})")
+        passed = np.median([r.exchange_seconds for r in rows])
+        print(f"down: {max(r.received for r in rows)} bytes; backward passes on the device: 0")
+        print(f"device: {np.median(seconds):.3f} s, of which the exchange {passed:.3f} s")
     faults(folder, frames_of(world.test.clips, world.unseen[0]))
 
 

@@ -120,9 +120,7 @@ def domain(given: argparse.Namespace, work: Path) -> None:
         if not path.is_file():
             path.write_text(json.dumps(one_seed(seed)), "utf-8")
         found.append(json.loads(path.read_text("utf-8")))
-    print(
-        f"base {BASE} steps, tuning {TUNED} steps of {BATCH} pairs; R@1 in the new and the old colours, 400 scenes each"
-    )
+    print(f"base {BASE} steps, tuning {TUNED} of {BATCH} pairs; R@1 in new and old colours, 400 scenes each")
     print(f"  {'':28s}{'new':>7s}{'gain, 95 %':>27s}{'old':>9s}{'change, 95 %':>27s}")
     for name in found[0]:
         line = f"  {name:28s}"
@@ -139,6 +137,6 @@ def domain(given: argparse.Namespace, work: Path) -> None:
     ours, plain = mean["LoRA, replay, keep"], mean["fine-tuning"]
     gained = (ours["new"] - mean["none"]["new"]) / (plain["new"] - mean["none"]["new"])
     lost = mean["none"]["old"] - ours["old"]
-    print(f"  the default has {gained:.0%} of fine-tuning's gain (at least 75 %: {'yes' if gained >= 0.75 else 'no'}) and "
-          f"forgets {100 * lost:.1f} points (at most 5: {'yes' if lost <= 0.05 else 'no'}); "
-          f"fine-tuning forgets {100 * (mean['none']['old'] - plain['old']):.1f}")  # fmt: skip
+    limits = ("at least 75 %", gained >= 0.75), ("at most 5 points", lost <= 0.05)
+    held = [f"{words}: {'yes' if right else 'no'}" for words, right in limits]
+    print(f"  the default has {gained:.0%} of that gain ({held[0]}), forgets {100 * lost:.1f} points ({held[1]})")

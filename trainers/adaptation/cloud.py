@@ -58,7 +58,7 @@ class Encoder(nn.Module):
         self.deviation.copy_(statistics.std(0).clamp(min=1e-3))
 
     def forward(self, statistics: Tensor) -> Tensor:
-        """(..., s) to features (..., f) of -1 to 1, on the levels that are uploaded; gradients pass as if there were none."""
+        """(..., s) to features (..., f) of -1 to 1, on the levels that are uploaded. Gradients pass straight on."""
         x: Tensor = self.layers(((statistics - self.mean) / self.deviation).clamp(-5, 5))
         return x + ((x * LEVELS).round() / LEVELS - x).detach()
 
