@@ -63,7 +63,7 @@ class DeviceModel:
         self.static = np.zeros((1, int(self.told["parameters"])), np.float32)
         self.parameters = self.static
         self.note = ""
-        """Why the parameters that were kept were not taken, where they were not."""
+        """What went wrong with the parameters that are kept, where something did."""
         self._restore()
 
     @property
@@ -96,6 +96,8 @@ class DeviceModel:
 
         Where nothing usable comes, the model stays as it is.
         """
+        if not len(frames):
+            raise UsageError("a roll without a frame cannot be adapted to; give at least one photo")
         started = time.perf_counter()
         seen = self.features(frames)
         chosen = pick(self.told["policy"], seen, anchors or int(self.told["anchors"]), self.projection, seed)
@@ -113,13 +115,16 @@ class DeviceModel:
         return Adapted(self.working, told.reason, len(chosen), told.sent, told.received, passed, told.seconds)
 
     def take(self, parameters: F32) -> None:
-        """Hold ``parameters`` (p,) from now on, and at the next start."""
+        """Hold ``parameters`` (p,) from now on, and, where they can be kept, at the next start."""
         self.parameters = parameters[None].astype(np.float32)
-        self.state.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=self.state, prefix=".parameters-")
-        with os.fdopen(handle, "wb") as file:
-            np.save(file, parameters.astype(np.float16), allow_pickle=False)
-        Path(name).replace(self.state / KEPT)
+        try:
+            self.state.mkdir(parents=True, exist_ok=True)
+            handle, name = tempfile.mkstemp(dir=self.state, prefix=".parameters-")
+            with os.fdopen(handle, "wb") as file:
+                np.save(file, parameters.astype(np.float16), allow_pickle=False)
+            Path(name).replace(self.state / KEPT)
+        except OSError as error:
+            self.note = f"the parameters work, but cannot be kept in {self.state}: {error}"
 
     def forget(self) -> None:
         """Go back to the static model."""

@@ -117,6 +117,12 @@ def test_the_device_adapts_over_http_and_falls_back(trained: tuple[Path, dict[st
     np.testing.assert_array_equal(broken.clips(clip), static)
     again.forget()
     assert not (tmp_path / KEPT).exists()
+    (tmp_path / "file").write_text("where a folder should be")
+    nowhere = DeviceModel(out / "device", tmp_path / "file" / "state")
+    nowhere.take(model.parameters[0])
+    assert (nowhere.working, "cannot be kept" in nowhere.note) == ("adapted", True)
+    with pytest.raises(UsageError, match="at least one photo"):
+        model.adapt(frames[:0], server.url)
 
 
 def test_a_device_does_not_load_torch(trained: tuple[Path, dict[str, Any]]) -> None:
