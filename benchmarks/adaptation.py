@@ -40,21 +40,33 @@ from tuwen.sample_data.shards import write_shards
 from tuwen.trainers import bootstrap
 from tuwen.trainers.adaptation import samples, study
 from tuwen.trainers.adaptation.client import Limits
+from tuwen.trainers.adaptation.cloud import CloudConfig
 from tuwen.trainers.adaptation.device import DeviceModel
+from tuwen.trainers.adaptation.devices import DevicesConfig
 from tuwen.trainers.adaptation.exchange import pack_features
 from tuwen.trainers.adaptation.export import export
+from tuwen.trainers.adaptation.learn import BaseConfig
+from tuwen.trainers.adaptation.light import LightConfig
+from tuwen.trainers.adaptation.rivals import RivalsConfig
 from tuwen.trainers.adaptation.server import AdaptServer, load, of_folder, serving
 from tuwen.trainers.adaptation.study import Made, Parts
 from tuwen.trainers.shards import find
 
 LEAST_GAIN = 0.02
 """Of labelled fine-tuning, below which there is nothing to recover."""
-SIZES = {"image": (6000, 2400), "video": (3000, 1600)}
+SIZES = {"image": (5000, 1600), "video": (1800, 1000)}
 """Samples to learn from, and held out."""
+_IMAGE = Parts(
+    base=BaseConfig(steps=400),
+    devices=DevicesConfig(train=256, validation=3, test=12),
+    cloud=CloudConfig(steps=400, batch=8),
+    rivals=RivalsConfig(steps=(15, 40, 80), batch=16),
+)
 PARTS = {
-    "image": Parts(),
-    "video": Parts(model=replace(Parts().model, side=24)),
+    "image": _IMAGE,
+    "video": replace(_IMAGE, model=LightConfig(side=24), base=BaseConfig(steps=400, batch=96)),
 }
+"""Smaller than the defaults: minutes a seed on one core."""
 FRAMES = 4
 
 

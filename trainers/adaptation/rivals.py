@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .cloud import CloudConfig
 from .devices import Device
-from .learn import Texts, batches_loss, draws, minimise, own_texts
+from .learn import Texts, batches_loss, draws, encoded, minimise
 from .light import Light
 from .measure import Gallery, mean
 from .task import Task
@@ -67,9 +67,7 @@ def fine_tune(
     pass. ``texts`` are the task's captions and questions: their towers stay as they are."""
     own = copy.deepcopy(light)
     parameters = own.static().requires_grad_(part == "dynamic")
-    seen = [*own.convolutions.parameters(), *own.norms.parameters(), *own.frame.parameters()]
-    seen += [*(own.time.parameters() if own.time else ()), *(own.answer.parameters() if own.answer else ())]
-    parts: dict[str, list[Tensor]] = {"dynamic": [parameters], "norm": [*own.norms.parameters()], "all": [*seen]}
+    parts: dict[str, list[Tensor]] = {"dynamic": [parameters], "norm": [*own.norms.parameters()], "all": seeing(own)}
     trained = parts[part]
     own.requires_grad_(False)
     for p in trained:
@@ -90,6 +88,12 @@ def fine_tune(
         if step in stops:
             measures[step], seconds[step] = gallery.measure(own, parameters), passed
     return Tuned(measures, seconds)
+
+
+def seeing(light: Light) -> list[Tensor]:
+    """All weights but those of the towers that read."""
+    modules = [light.convolutions, light.norms, light.frame, light.time, light.answer]
+    return [p for module in modules if module is not None for p in module.parameters()]
 
 
 def tune(
@@ -117,15 +121,15 @@ def tune(
 
 
 def one_for_all(light: Light, task: Task, devices: Sequence[Device], config: CloudConfig, seed: int) -> Light:
-    """All weights trained further on the devices' labelled photos: as many steps as the cloud's, no context."""
-    model = copy.deepcopy(light).train()
+    """The whole tower that sees, trained further on the devices' labelled photos: as many steps as the cloud's."""
+    model, texts = copy.deepcopy(light), encoded(light, task)
+    trained = seeing(model)
     rng = np.random.default_rng([seed, 2])
 
     def losses() -> Iterable[Tensor]:
         while True:
             _, batches = draws(task, devices, config, rng)
-            moved, texts = own_texts(model, task, batches)
-            yield batches_loss(model, moved, model.static(), texts)
+            yield batches_loss(model, batches, model.static(), texts)
 
-    minimise(list(model.parameters()), losses(), config.steps, config.learning_rate / 2, None, "")
-    return model.eval()
+    minimise(trained, losses(), config.steps, config.learning_rate, None, "")
+    return model
