@@ -103,7 +103,7 @@ def one_seed(seed: int) -> dict[str, dict[str, float]]:
     found["all colours from the start"] = both_scores(whole)
     for name, (way, rate) in ARMS.items():
         model = copy.deepcopy(base)
-        own, others = lora.parts((BATCH, 1), way.replay)
+        own, others = lora.shared(BATCH, way.replay)
         stream = tuning.mixed(new.batches(own, seed + 1), old.batches(others, seed + 2) if others else None)
         train = RetrievalConfig(steps=TUNED, learning_rate=rate, warmup=10, seed=seed, threshold_weight=0.0)
         tuning.adapt(model, tokenize, stream, train, way, ADAPTERS)

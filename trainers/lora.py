@@ -10,12 +10,11 @@ outputs on the new data) needs no second copy of the weights.
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,6 @@ from torch import Tensor, nn
 from ..pipeline.errors import InputError, UsageError
 
 ADAPTER = "adapter_model.safetensors"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ class LoraConfig:
     alpha: float = 32.0
     """The update is scaled by alpha / rank."""
     targets: tuple[str, ...] = ()
-    """Ends of the names of modules that get an adapter; empty: all linear, convolutional, attention, embedding ones."""
+    """Ends of the names of modules that get an adapter; empty: all linear, convolutional and embedding ones."""
 
 
 def attach(model: nn.Module, config: LoraConfig, seed: int = 0) -> list[nn.Parameter]:
@@ -54,18 +52,11 @@ def attach(model: nn.Module, config: LoraConfig, seed: int = 0) -> list[nn.Param
 def merge(model: nn.Module) -> None:
     """Add the adapters to the weights they sit on and take them out: the layout is that of the model before."""
     layer = _layer()
-    done: list[str] = []
     for name, module in list(model.named_modules()):
-        if not isinstance(module, layer) or name.startswith(tuple(done)):
-            continue
-        if hasattr(module, "unload_and_optionally_merge_module"):  # attention, which holds another such layer
-            plain = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
-        else:
+        if isinstance(module, layer):
             module.merge()
-            plain = module.get_base_layer()
-        parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, plain)
-        done.append(f"{name}.")
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, module.get_base_layer())
     model.requires_grad_(True)
     for name in ("peft_config", "_hf_peft_config_loaded"):  # diffusers and transformers look for these
         vars(model).pop(name, None)
@@ -130,9 +121,8 @@ def kept_choices(now: Tensor, before: Tensor, temperature: float = 2.0) -> Tenso
     return -(soft * (now.float() / temperature).log_softmax(-1)).sum(-1).mean() * temperature**2
 
 
-def parts(config: Sequence[int], share: float) -> tuple[int, int]:
-    """How a batch of ``config[0]`` rows over ``config[1]`` ranks splits into (new, old) with a ``share`` of old ones."""
-    batch, ranks = config
+def shared(batch: int, share: float, ranks: int = 1) -> tuple[int, int]:
+    """How a batch over all ranks is shared by (new, replayed) samples, a ``share`` of them replayed."""
     if not 0 <= share < 1:
         raise UsageError(f"a share of {share} replayed samples is none; give 0 or more and less than 1")
     old = round(batch * share / ranks) * ranks
@@ -140,10 +130,14 @@ def parts(config: Sequence[int], share: float) -> tuple[int, int]:
 
 
 def _adaptable(model: nn.Module) -> list[str]:
-    """Names of layers; not those within torch's attention, which reads their weights without calling them."""
+    """Names of layers; none within torch's own attention.
+
+    That reads its layers' weights without calling them. peft can adapt it by adding to the weights in each pass and
+    taking away again, which moves them by rounding, so that the frozen model would not be the old one any more.
+    """
     named = dict(model.named_modules())
     attention = tuple(f"{n}." for n, m in named.items() if isinstance(m, nn.MultiheadAttention))
-    kinds = nn.Linear | nn.Conv2d | nn.Embedding | nn.MultiheadAttention
+    kinds = nn.Linear | nn.Conv2d | nn.Embedding
     return [n for n, m in named.items() if isinstance(m, kinds) and not n.startswith(attention)]
 
 

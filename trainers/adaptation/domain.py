@@ -107,16 +107,6 @@ def mixed(new: Iterable[Pairs], old: Iterable[Pairs] | None) -> Iterator[Pairs]:
         )
 
 
-def targets(model: nn.Module) -> tuple[str, ...]:
-    """Layers that get an adapter: linear and convolutional ones, without the output of torch's own attention, whose
-    forward pass reads that layer's weight and never calls it."""
-    return tuple(
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Conv2d) and not name.endswith("out_proj")
-    )
-
-
 def adapt(
     model: nn.Module,
     tokenize: Tokenize,
@@ -133,8 +123,7 @@ def adapt(
     """Tune ``model`` in place on mixed batches; its layout is the same afterwards. ``save_to`` gets the adapters."""
     before = None
     if domain.adapters:
-        chosen = adapters if adapters.targets else dataclasses.replace(adapters, targets=targets(model))
-        lora.attach(model, chosen, config.seed)
+        lora.attach(model, adapters, config.seed)
     elif domain.keep:
         before = lora.frozen_copy(model).to(world.device)
     make = keeping(domain.keep, before) if domain.keep else Loop
@@ -182,7 +171,7 @@ def tune(
         std=tuple(preprocess.get("std", OPENAI_STD)),
     )
     side = square(tuned)
-    own, others = lora.parts((data.batch, 1), domain.replay if before else 0.0)
+    own, others = lora.shared(data.batch, domain.replay if before else 0.0)
     stream = loader(PairStream(found, dataclasses.replace(data, batch=own, negatives=0), side))
     past = None
     if before is not None and others:
