@@ -9,10 +9,13 @@ from typing import NamedTuple
 import numpy as np
 import pycurl
 
+from ...filters.transfer import certificates
 from .exchange import DIGEST, F32, MODEL, PATH, digest, pack_features, unpack_parameters
 
 PASSING = (429, 500, 502, 503, 504)
 """Answers after which another try may do better."""
+_PLAIN = ("Content-Type: application/octet-stream", "Expect:", "Accept:")
+"""Headers of every request; libcurl leaves out those without a value."""
 
 
 class Limits(NamedTuple):
@@ -59,16 +62,12 @@ def ask(url: str, model: str, anchors: F32, count: int, largest: float, limits: 
             break
         transfer = _Transfer(url.rstrip("/") + PATH, model, body, 2 * count, limits, left)
         try:
-            parameters = transfer.parameters(count, largest)
-            reason = ""
+            parameters, reason, again = transfer.parameters(count, largest), "", False
         except _Failed as failed:
-            parameters, reason = None, str(failed)
-            passing = failed.passing
+            parameters, reason, again = None, str(failed), failed.passing
         sent, received = sent + transfer.sent, received + transfer.received
-        if parameters is not None:
-            return Exchange(parameters, "", sent, received, time.monotonic() - started, tried)
-        if not passing:
-            break
+        if not again:
+            return Exchange(parameters, reason, sent, received, time.monotonic() - started, tried)
         time.sleep(max(0.0, min(limits.pause, limits.seconds - (time.monotonic() - started))))
     return Exchange(None, reason or "out of time", sent, received, time.monotonic() - started, tried)
 
@@ -82,13 +81,13 @@ class _Transfer:
         self._body = io.BytesIO()
         curl = self._curl = pycurl.Curl()
         for option, value in (
-            (pycurl.URL, url),
+            (pycurl.URL, url.encode()),
             (pycurl.PROTOCOLS, pycurl.PROTO_HTTP | pycurl.PROTO_HTTPS),
             (pycurl.NOSIGNAL, 1),
             (pycurl.PROXY, ""),
             (pycurl.POST, 1),
             (pycurl.POSTFIELDS, body),
-            (pycurl.HTTPHEADER, [f"{MODEL}: {model}", f"{DIGEST}: {digest(body)}", "Expect:", "Accept:", _KIND]),
+            (pycurl.HTTPHEADER, [f"{MODEL}: {model}", f"{DIGEST}: {digest(body)}", *_PLAIN]),
             (pycurl.CONNECTTIMEOUT_MS, int(1000 * min(left, limits.connect_seconds))),
             (pycurl.TIMEOUT_MS, max(1, int(1000 * left))),
             (pycurl.WRITEFUNCTION, self._take),
@@ -97,6 +96,8 @@ class _Transfer:
             (pycurl.DEBUGFUNCTION, self._count),
         ):
             curl.setopt(option, value)
+        if bundle := certificates():
+            curl.setopt(pycurl.CAINFO, bundle)
 
     def _take(self, data: bytes) -> int | None:
         self._body.write(data)
@@ -134,6 +135,3 @@ class _Transfer:
         except ValueError as error:
             raise _Failed(str(error), False) from None
         return np.ascontiguousarray(found)
-
-
-_KIND = "Content-Type: application/octet-stream"
