@@ -135,7 +135,7 @@ class Transfer:
         # An empty proxy also switches off http_proxy and its kin: behind a proxy that nobody asked for,
         # the address that is checked would be the proxy's.
         curl.setopt(pycurl.PROXY, limits.proxy)
-        if bundle := _certificates():
+        if bundle := certificates():
             curl.setopt(pycurl.CAINFO, bundle)
         if self._at:
             curl.setopt(pycurl.CONNECT_TO, [f"::{self._at}"])
@@ -241,7 +241,7 @@ def _reservation(headers: dict[str, list[str]]) -> str | None:
 
 
 @cache
-def _certificates() -> str | None:
+def certificates() -> str | None:
     """The system's certificate bundle: libcurl's wheels do not know where this system keeps it."""
     known = (ssl.get_default_verify_paths().cafile, "/etc/ssl/certs/ca-certificates.crt", "/etc/pki/tls/cert.pem")
     if found := next((path for path in known if path and Path(path).is_file()), None):

@@ -7,6 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
+from . import cli_adapt
+
 train = typer.Typer(help="Train reference models on shards.", no_args_is_help=True, rich_markup_mode=None)
 
 
@@ -17,6 +19,7 @@ def add(app: typer.Typer) -> None:
     train.command()(compression)
     app.add_typer(train, name="train")
     app.command()(evaluate)
+    cli_adapt.add(app, train)
 
 
 @train.callback()

@@ -345,10 +345,8 @@ def _shade(pen: Pen, material: str, rng: np.random.Generator) -> tuple[NDArray[n
     return np.clip(rgb * light[..., None], 0, 255).astype(np.float32), cover.astype(np.float32)
 
 
-def _place(
-    canvas: NDArray[np.float32], thing: Thing, x: float, y: float, side: float, rng: np.random.Generator
-) -> None:
-    """Draw one object centred at (x, y), both and ``side`` as shares of the canvas."""
+def place(canvas: NDArray[np.float32], thing: Thing, x: float, y: float, side: float, rng: np.random.Generator) -> None:
+    """Draw one object centred at (x, y), both and ``side`` as shares of the canvas; ``rng`` says how it looks."""
     size = canvas.shape[0]
     n = max(8, int(side * size))
     pen = Pen(n, COLOURS[thing.colour])
@@ -389,7 +387,7 @@ def render(scene: Scene, size: int = 256) -> Pixels:
         placed = [(t, x, y, scale[t.size]) for t, (x, y) in zip(scene.things, at, strict=True)]
     for thing, x, y, side in placed:
         jitter = rng.uniform(-0.035, 0.035, 2)
-        _place(canvas, thing, x + jitter[0], y + jitter[1], side * rng.uniform(0.92, 1.08), rng)
+        place(canvas, thing, x + jitter[0], y + jitter[1], side * rng.uniform(0.92, 1.08), rng)
     canvas *= rng.uniform(0.86, 1.08)
     canvas += rng.normal(0, 3.0, (size, size, 1)).astype(np.float32)
     return np.clip(canvas, 0, 255).astype(np.uint8)

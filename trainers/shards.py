@@ -11,7 +11,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -169,7 +169,7 @@ class _Counter:
         fs, inner = files.filesystem(path)
         if told and int(told["bytes"]) == fs.size(inner):
             return int(told["samples"])
-        return sum(1 for _ in _members(path, names_only=True))
+        return sum(1 for _ in members(path, names_only=True))
 
     @staticmethod
     def _read(index: str) -> dict[str, Any]:
@@ -181,7 +181,7 @@ class _Counter:
             return {}
 
 
-def _members(path: str, names_only: bool = False) -> Iterator[tuple[str, dict[str, bytes]]]:
+def members(path: str, names_only: bool = False) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(key, files by extension) of each sample of a shard, in order; neighbours of one key are one sample."""
     key, held = None, dict[str, bytes]()
     try:
@@ -208,15 +208,20 @@ def _members(path: str, names_only: bool = False) -> Iterator[tuple[str, dict[st
 
 def samples(path: str) -> Iterator[Sample]:
     """All samples of one shard, in order, usable or not."""
-    for key, held in _members(path):
-        try:
-            told = json.loads(held["json"]) if held.get("json") else {}
-        except ValueError:
-            told = {}
-        told = told if isinstance(told, dict) else {}
-        image = next((held[kind] for kind in IMAGES if held.get(kind)), b"")
-        caption = held["txt"].decode("utf-8", "replace").strip() if "txt" in held else str(told.get("caption") or "")
-        yield Sample(key, image, caption, told)
+    for key, held in members(path):
+        caption, told = told_of(held)
+        yield Sample(key, next((held[kind] for kind in IMAGES if held.get(kind)), b""), caption, told)
+
+
+def told_of(held: Mapping[str, bytes]) -> tuple[str, dict[str, Any]]:
+    """The caption of a sample's files (txt, else ``caption`` in json), and what its JSON says; both may be empty."""
+    try:
+        told = json.loads(held["json"]) if held.get("json") else {}
+    except ValueError:
+        told = {}
+    told = told if isinstance(told, dict) else {}
+    caption = held["txt"].decode("utf-8", "replace").strip() if "txt" in held else str(told.get("caption") or "")
+    return caption, told
 
 
 def every(shards: Shards, rank: int = 0, ranks: int = 1) -> Iterator[Sample]:
