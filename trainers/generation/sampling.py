@@ -9,11 +9,7 @@ from torch import Tensor
 
 from . import objectives
 from .model import Context, TextToImage, velocity
-
-
-def times(levels: int, steps: int) -> list[int]:
-    """Noise levels of ``steps`` steps from pure noise to the clean image (−1), as diffusers' "trailing" has them."""
-    return [*(round(levels - i * levels / steps) - 1 for i in range(steps)), -1]
+from .onnx_model import track
 
 
 def guided_velocity(
@@ -50,8 +46,8 @@ def sample(
         context = model.encode(some)
         empty = None if model.takes_weight or not weight else model.encode([""] * len(some))
         weights = torch.full((len(some),), float(weight), device=model.place)
-        track = times(model.steps, steps)
-        for here, there in zip(track, track[1:], strict=False):
+        way = track(model.steps, steps)
+        for here, there in zip(way, way[1:], strict=False):
             now = torch.full((len(some),), here, device=model.place)
             v = guided_velocity(model, z, now, context, empty, weights)
             z = objectives.ddim(z, v, model.levels(now), model.levels(torch.full_like(now, there)), clip)

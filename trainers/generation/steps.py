@@ -18,7 +18,7 @@ from . import objectives
 from .guidance import GuidanceConfig, drawn
 from .loop import Objective
 from .model import TextToImage, copied, frozen, velocity
-from .sampling import times
+from .onnx_model import track
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Steps(Objective):
         super().__init__({"unet": model.unet})
         self.held, self.config, self.weights = [model, teacher], config, weights
         self.clip = 1.0 if model.vae is None else 0.0
-        whole = times(model.steps, steps)
+        whole = track(model.steps, steps)
         self.track = torch.tensor([(a, (a + b + 1) // 2, b) for a, b in zip(whole, whole[1:], strict=False)])
 
     def forward(self, batches: Sequence[Pairs], draw: torch.Generator) -> dict[str, Tensor]:

@@ -1,0 +1,215 @@
+"""Stage ``prune``: layers of the network that cost much and do little are taken out, then it learns from the whole one.
+
+What can go is what diffusers' configuration can leave out, so the small network opens there: the last layer of a level
+(in the way down and up alike), and the middle block. Each is judged by what it saves (measured milliseconds) and what
+it spoils (squared error in v against the whole network). Weights come from the teacher; then the error in v, the
+teacher's output and its blocks' features teach the rest (BK-SDM, arXiv 2305.15798: weights 1, 1, 1).
+"""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor
+
+from ...pipeline.errors import UsageError
+from ..shards import Pairs
+from . import objectives
+from .align import features
+from .base import DiffusionConfig, dropped, noisy
+from .guidance import GuidanceConfig, drawn
+from .loop import Objective
+from .model import Context, TextToImage, copied, frozen, velocity
+
+MIDDLE = "middle"
+ROUNDS = 15
+"""Interleaved timings of each candidate; the median counts."""
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """How much faster, and what the small network learns from."""
+
+    speed: float = 1.5
+    """Least ratio of the times of one pass, whole network to small one."""
+    remove: tuple[str, ...] = ()
+    """Units to take out, as level-0 or middle; empty: chosen by measurement until ``speed`` is reached."""
+    task: float = 1.0
+    output: float = 1.0
+    features: float = 1.0
+
+
+@dataclass(frozen=True)
+class Unit:
+    """What may be taken out, and what that was measured to do."""
+
+    name: str
+    saved: float
+    """Milliseconds of one pass."""
+    error: float
+    """Mean squared difference of v from the whole network's, as a share of its mean square."""
+    parameters: int
+    """How many go with it."""
+
+
+def units(unet: Any) -> list[str]:
+    """What can still be taken out."""
+    found = [f"level-{i}" for i, n in enumerate(_layers(unet)) if n > 1]
+    return found + ([MIDDLE] if unet.mid_block is not None else [])
+
+
+def without(unet: Any, names: Sequence[str]) -> Any:
+    """A copy without the units ``names``.
+
+    A level of n layers has n on the way down and n + 1 on the way up, each of which takes one skip connection. The
+    last layer down goes, and the layer up whose skip it made: the second but last of the way up, so that
+    those at either end, which meet other widths, stay.
+    """
+    if unknown := set(names) - set(units(unet)):
+        raise UsageError(f"{', '.join(sorted(unknown))} cannot be taken out; expected some of {', '.join(units(unet))}")
+    layers, levels = _layers(unet), len(unet.config.block_out_channels)
+    fewer = [n - (f"level-{i}" in names) for i, n in enumerate(layers)]
+    told = {**unet.config, "layers_per_block": fewer}
+    if MIDDLE in names:
+        told["mid_block_type"] = None
+    small = UNet2DConditionModel.from_config(told)
+    weights: dict[str, Tensor] = {}
+    for name, value in unet.state_dict().items():
+        match = re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", name)
+        if name.startswith("mid_block.") and MIDDLE in names:
+            continue
+        if match:
+            way, block, kind, at, rest = match[1], int(match[2]), match[3], int(match[4]), match[5]
+            level = block if way == "down" else levels - 1 - block
+            cut = layers[level] - fewer[level]
+            last = layers[level] - 1 if way == "down" else layers[level]  # number of the last layer
+            gone = range(last, last - cut, -1) if way == "down" else range(last - 1, last - 1 - cut, -1)
+            if at in gone:
+                continue
+            at -= sum(g < at for g in gone)
+            name = f"{way}_blocks.{block}.{kind}.{at}.{rest}"
+        weights[name] = value
+    small.load_state_dict(weights)
+    return small
+
+
+def _layers(unet: Any) -> list[int]:
+    told = unet.config.layers_per_block
+    return [told] * len(unet.config.block_out_channels) if isinstance(told, int) else list(told)
+
+
+@torch.no_grad()
+def measured(model: TextToImage, batch: Pairs, seed: int = 0, rounds: int = ROUNDS) -> tuple[float, list[Unit]]:
+    """Milliseconds of the whole network's pass for one image, and each unit's record; timings are interleaved."""
+    draw = torch.Generator().manual_seed(seed)
+    model.unet.eval()
+    at = noisy(model, model.latents(batch.images, draw), draw)
+    context = model.encode(batch.captions)
+    whole = velocity(model, at.z, at.steps, context)
+    candidates = {name: copied(model, unet=without(model.unet, [name]).to(model.place).eval()) for name in units(model.unet)}
+    few = slice(0, min(4, len(at.z)))
+    some = Context(context.states[few], context.mask[few])
+    times: dict[str, list[float]] = {"": [], **{n: [] for n in candidates}}
+    for _ in range(rounds):
+        for name, one in (("", model), *candidates.items()):
+            times[name].append(_seconds(one, at.z[few], at.steps[few], some))
+    base = float(np.median(times[""]))
+    each = 1000 / (few.stop or 1)
+    told = []
+    size = sum(p.numel() for p in model.unet.parameters())
+    for name, one in candidates.items():
+        error = float((velocity(one, at.z, at.steps, context) - whole).pow(2).mean() / whole.pow(2).mean())
+        fewer = size - sum(p.numel() for p in one.unet.parameters())
+        told.append(Unit(name, each * (base - float(np.median(times[name]))), error, fewer))
+    return each * base, told
+
+
+def _seconds(model: TextToImage, z: Tensor, steps: Tensor, context: Context) -> float:
+    _wait(z.device)
+    started = time.perf_counter()
+    velocity(model, z, steps, context)
+    _wait(z.device)
+    return time.perf_counter() - started
+
+
+def _wait(place: torch.device) -> None:
+    if place.type == "cuda":
+        torch.cuda.synchronize(place)
+
+
+def chosen(model: TextToImage, batch: Pairs, config: PruneConfig) -> tuple[list[str], list[dict[str, Any]]]:
+    """Units to take out, cheapest error per saved millisecond first, measured anew after each; and the whole table."""
+    removed: list[str] = []
+    table: list[dict[str, Any]] = []
+    now, start = model, 0.0
+    while True:
+        whole, found = measured(now, batch)
+        start = start or whole
+        table += [{"after": "+".join(removed) or "whole", "whole_ms": whole, **u.__dict__} for u in found]
+        if start / whole >= config.speed:
+            return removed, table
+        useful = [u for u in found if u.saved > 0]
+        if not useful:
+            raise UsageError(
+                f"no layer is left whose removal saves time; {start / whole:.2f} times as fast was reached of "
+                f"prune.speed {config.speed}. Ask for less"
+            )
+        best = min(useful, key=lambda u: u.error / u.saved)
+        removed.append(best.name)
+        now = copied(now, unet=without(now.unet, [best.name]).to(model.place))
+
+
+def smaller(model: TextToImage, names: Sequence[str]) -> TextToImage:
+    """The model without the units, taken out one after the other."""
+    unet = model.unet
+    for name in names:
+        unet = without(unet, [name])
+    return copied(model, unet=unet.to(model.place))
+
+
+class Prune(Objective):
+    """The small network learns from images, from the whole network's output and from the features of its blocks."""
+
+    def __init__(
+        self,
+        model: TextToImage,
+        teacher: TextToImage,
+        config: PruneConfig,
+        diffusion: DiffusionConfig,
+        weights: GuidanceConfig,
+    ) -> None:
+        frozen(teacher)
+        frozen(model)
+        model.unet.requires_grad_(True)
+        super().__init__({"unet": model.unet})
+        self.held, self.config, self.diffusion, self.weights = [model, teacher], config, diffusion, weights
+
+    def forward(self, batches: Sequence[Pairs], draw: torch.Generator) -> dict[str, Tensor]:
+        """BK-SDM's three terms; a network that takes the guidance weight has no image to learn from but its teacher's."""
+        (batch,), (model, teacher), config = batches, self.held, self.config
+        at = noisy(model, model.latents(batch.images, draw), draw)
+        given = drawn(len(at.z), self.weights, draw).to(at.z.device) if model.takes_weight else None
+        with torch.no_grad(), features(teacher.unet) as wanted:
+            context = model.encode(dropped(batch.captions, self.diffusion.drop, draw))
+            output = velocity(teacher, at.z, at.steps, context, given)
+        with features(model.unet) as seen:
+            v = velocity(model, at.z, at.steps, context, given)
+        if len(seen) < len(wanted):  # no middle block
+            wanted.pop(len(teacher.unet.down_blocks))
+        weight = objectives.min_snr_weight(at.snr, self.diffusion.gamma, self.diffusion.floor)
+        losses = {
+            "output": objectives.weighted_mse(v, output).mean(),
+            "features": objectives.features_apart(seen, wanted),
+        }
+        loss = config.output * losses["output"] + config.features * losses["features"]
+        if config.task and not model.takes_weight:
+            losses["task"] = objectives.weighted_mse(v, at.v, weight).mean()
+            loss = loss + config.task * losses["task"]
+        return {"loss": loss, **losses}
