@@ -12,7 +12,11 @@ train = typer.Typer(help="Train reference models on shards.", no_args_is_help=Tr
 
 def add(app: typer.Typer) -> None:
     """Give the command line ``train`` and ``evaluate``."""
+    from . import cli_generate
+
     app.add_typer(train, name="train")
+    train.command()(cli_generate.generation)
+    app.command()(cli_generate.generate)
     app.command()(evaluate)
 
 

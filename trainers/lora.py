@@ -35,15 +35,15 @@ class LoraConfig:
     alpha: float = 32.0
     """The update is scaled by alpha / rank."""
     targets: tuple[str, ...] = ()
-    """Ends of the names of modules that get an adapter; empty: every linear and convolutional layer."""
+    """Ends of the names of modules that get an adapter; empty: all linear, convolutional, attention, embedding ones."""
 
 
 def attach(model: nn.Module, config: LoraConfig, seed: int = 0) -> list[nn.Parameter]:
     """Freeze ``model`` and put adapters into it; returns their parameters. The outputs are the same until trained."""
     peft = _peft()
-    names = [n for n, m in model.named_modules() if _adaptable(m) and _chosen(n, config.targets)]
+    names = [n for n in _adaptable(model) if _chosen(n, config.targets)]
     if not names:
-        raise UsageError(f"no linear or convolutional layer is named {' or '.join(config.targets) or 'anything'}")
+        raise UsageError(f"no layer that can have an adapter is named {' or '.join(config.targets) or 'anything'}")
     torch.manual_seed(seed)  # of the A matrices
     model.requires_grad_(False)
     settings = peft.LoraConfig(r=config.rank, lora_alpha=config.alpha, target_modules=names)
@@ -54,15 +54,21 @@ def attach(model: nn.Module, config: LoraConfig, seed: int = 0) -> list[nn.Param
 def merge(model: nn.Module) -> None:
     """Add the adapters to the weights they sit on and take them out: the layout is that of the model before."""
     layer = _layer()
+    done: list[str] = []
     for name, module in list(model.named_modules()):
-        if isinstance(module, layer):
+        if not isinstance(module, layer) or name.startswith(tuple(done)):
+            continue
+        if hasattr(module, "unload_and_optionally_merge_module"):  # attention, which holds another such layer
+            plain = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
+        else:
             module.merge()
-            parent, _, own = name.rpartition(".")
-            setattr(model.get_submodule(parent), own, module.get_base_layer())
+            plain = module.get_base_layer()
+        parent, _, own = name.rpartition(".")
+        setattr(model.get_submodule(parent), own, plain)
+        done.append(f"{name}.")
     model.requires_grad_(True)
     for name in ("peft_config", "_hf_peft_config_loaded"):  # diffusers and transformers look for these
-        if hasattr(model, name):
-            delattr(model, name)
+        vars(model).pop(name, None)
 
 
 @contextmanager
@@ -133,8 +139,12 @@ def parts(config: Sequence[int], share: float) -> tuple[int, int]:
     return batch - old, old
 
 
-def _adaptable(module: nn.Module) -> bool:
-    return isinstance(module, nn.Linear | nn.Conv2d)
+def _adaptable(model: nn.Module) -> list[str]:
+    """Names of layers; not those within torch's attention, which reads their weights without calling them."""
+    named = dict(model.named_modules())
+    attention = tuple(f"{n}." for n, m in named.items() if isinstance(m, nn.MultiheadAttention))
+    kinds = nn.Linear | nn.Conv2d | nn.Embedding | nn.MultiheadAttention
+    return [n for n, m in named.items() if isinstance(m, kinds) and not n.startswith(attention)]
 
 
 def _chosen(name: str, ends: Sequence[str]) -> bool:

@@ -262,9 +262,9 @@ def _shift(vae: Any) -> float:
 
 
 def _opened(kind: Any, folder: Path) -> Any:
-    import logging
+    from diffusers.utils import logging
 
-    logging.getLogger("diffusers").setLevel(logging.ERROR)
+    logging.disable_progress_bar()
     try:
         return kind.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError, TypeError, AttributeError) as error:

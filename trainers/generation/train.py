@@ -25,11 +25,13 @@ from .. import checkpoints, curves, settings, shards
 from ..distributed import World, gather_objects, start, stop
 from ..lora import parts as split_batch
 from ..shards import DataConfig, PairStream, Shards
-from . import align, base, domain, guidance, model, prune, sheet, steps
+from . import align, base, domain, evaluate, export, guidance, model, prune, sheet, steps
 from .loop import Objective, TrainConfig, fit
 from .model import TextToImage
 
 STAGES = ("base", "align", "domain", "prune", "guidance", "steps")
+LAST = ("export", "evaluate")
+"""Stages that train nothing."""
 OWN = frozenset({"train.log_every", "train.checkpoint_every"})
 """May differ between the two parts of an interrupted training."""
 PROMPTS = 16
@@ -73,6 +75,8 @@ SECTIONS: dict[str, type[Any]] = {
     "prune": prune.PruneConfig,
     "guidance": guidance.GuidanceConfig,
     "steps": steps.StepsConfig,
+    "export": export.ExportConfig,
+    "evaluate": evaluate.EvaluateConfig,
 }
 
 
@@ -92,11 +96,16 @@ def train(
     ``begin`` is the model to start from: needed by all stages but base, which makes a new one without. Under torchrun
     every rank calls this.
     """
-    if stage not in STAGES:
-        raise UsageError(f"stage {stage!r} is not known; {nearest(stage, STAGES)}")
+    if stage not in (*STAGES, *LAST):
+        raise UsageError(f"stage {stage!r} is not known; {nearest(stage, (*STAGES, *LAST))}")
     if not begin and stage != "base":
         raise UsageError(f"stage {stage} begins with a model: give --start FOLDER")
     parts = settings.read(SECTIONS, config, sets)
+    if stage == "export":
+        prompts = evaluate.read(given, 8, 4 * PROMPTS, caption=parts["data"].caption).captions
+        return export.export(model.load(begin), out, parts["export"], prompts)
+    if stage == "evaluate":
+        return _evaluated(given, out, model.load(begin), parts)
     found = shards.find(given)
     world = start(device)
     try:
@@ -118,6 +127,24 @@ def train(
         return {**told, "model": str(out)}
     finally:
         stop()
+
+
+def _evaluated(given: Sequence[str], out: Path, made: TextToImage, parts: dict[str, Any]) -> dict[str, Any]:
+    """The figures of a model on the shards' test split, in OUT/evaluation.json, with a contact sheet."""
+    config: evaluate.EvaluateConfig = parts["evaluate"]
+    out.mkdir(parents=True, exist_ok=True)
+    real = evaluate.read(given, made.side, config.real, "test", parts["data"].caption)
+    judge = evaluate.judge_for(config, made.side, out / "probe")
+    held_out = evaluate.prompts_of(Path(config.prompts)) if config.prompts else None
+    before = model.load(config.before) if config.before else None
+    told = evaluate.evaluate(made, real, config, judge, held_out, before)
+    images = sheet.pixels(told["images"][: 4 * PROMPTS])
+    (out / "samples.png").write_bytes(sheet.png(sheet.grid(images)))
+    page = sheet.figures(images, real.captions[: len(images)])
+    (out / "samples.html").write_text(f'<!doctype html><meta charset="utf-8"><title>{out.name}</title>{page}', "utf-8")
+    text = json.dumps(evaluate.plain(told), ensure_ascii=False, indent=1)
+    (out / "evaluation.json").write_text(text + "\n", "utf-8")
+    return told
 
 
 def _opened(folder: str, world: World) -> TextToImage | None:
