@@ -35,7 +35,7 @@ class LoraConfig:
     alpha: float = 32.0
     """The update is scaled by alpha / rank."""
     targets: tuple[str, ...] = ()
-    """Ends of the names of modules that get an adapter; empty: all linear, convolutional, attention, embedding ones."""
+    """Ends of the names of modules that get an adapter; empty: all linear, convolutional and embedding ones."""
 
 
 def attach(model: nn.Module, config: LoraConfig, seed: int = 0) -> list[nn.Parameter]:
@@ -54,18 +54,11 @@ def attach(model: nn.Module, config: LoraConfig, seed: int = 0) -> list[nn.Param
 def merge(model: nn.Module) -> None:
     """Add the adapters to the weights they sit on and take them out: the layout is that of the model before."""
     layer = _layer()
-    done: list[str] = []
     for name, module in list(model.named_modules()):
-        if not isinstance(module, layer) or name.startswith(tuple(done)):
-            continue
-        if hasattr(module, "unload_and_optionally_merge_module"):  # attention, which holds another such layer
-            plain = module.unload_and_optionally_merge_module(merge=True, safe_merge=False, adapter_names=None)
-        else:
+        if isinstance(module, layer):
             module.merge()
-            plain = module.get_base_layer()
-        parent, _, own = name.rpartition(".")
-        setattr(model.get_submodule(parent), own, plain)
-        done.append(f"{name}.")
+            parent, _, own = name.rpartition(".")
+            setattr(model.get_submodule(parent), own, module.get_base_layer())
     model.requires_grad_(True)
     for name in ("peft_config", "_hf_peft_config_loaded"):  # diffusers and transformers look for these
         vars(model).pop(name, None)
@@ -140,10 +133,14 @@ def parts(config: Sequence[int], share: float) -> tuple[int, int]:
 
 
 def _adaptable(model: nn.Module) -> list[str]:
-    """Names of layers; not those within torch's attention, which reads their weights without calling them."""
+    """Names of layers; none within torch's own attention.
+
+    That reads its layers' weights without calling them. peft can adapt it by adding to the weights in each pass and taking
+    away again, which moves them by rounding, so that the frozen model would not be the old one any more.
+    """
     named = dict(model.named_modules())
     attention = tuple(f"{n}." for n, m in named.items() if isinstance(m, nn.MultiheadAttention))
-    kinds = nn.Linear | nn.Conv2d | nn.Embedding | nn.MultiheadAttention
+    kinds = nn.Linear | nn.Conv2d | nn.Embedding
     return [n for n, m in named.items() if isinstance(m, kinds) and not n.startswith(attention)]
 
 
