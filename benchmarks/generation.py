@@ -82,12 +82,12 @@ class Plan:
     prompts: int = 192
     real: int = 2000
     base: int = 1500
-    align: int = 300
+    align: int = 250
     domain: int = 120
     guidance: int = 200
     halving: int = 120
     prune: int = 250
-    curated: int = 500
+    curated: int = 400
     towers: int = 150
     steps: int = 32
     """Sampling steps of the base."""
@@ -317,7 +317,7 @@ def part_domain(bench: Bench) -> dict[str, float]:
     before = {
         name: bench.right(bench.draw(start, asked, few), asked) for name, asked in (("new", bench.new), ("old", bench.asked))
     }
-    print(f"domain, seed {bench.seed}: {' and '.join(placed.NEW_COLOURS)} are new; {bench.plan.domain} steps, 32 new pairs in each")
+    print(f"domain, seed {bench.seed}: {' and '.join(placed.NEW_COLOURS)} are new; {bench.plan.domain} steps, 16 new pairs in each, and 16 old ones where there is replay")
     print(f"  before                         new {share(before['new']['all'])}  old {share(before['old']['all'])}", flush=True)
     told: dict[str, float] = {}
     found = {}
@@ -342,9 +342,9 @@ def tuned(bench: Bench, start: TextToImage, wrong: float = 0.0, on: str = "new",
     settings = domain.DomainConfig(old=("old",), wrong=wrong, **{"lora": lora.LoraConfig(), **fields})
     made = model.copied(start)
     objective = domain.Domain(made, settings, base.DiffusionConfig(), bench.seed)
-    streams = [bench.stream(on, negatives=1 if wrong else 0)]
+    streams = [bench.stream(on, 16, negatives=1 if wrong else 0)]
     if settings.replay or settings.keep:
-        streams.append(bench.stream("train"))
+        streams.append(bench.stream("train", 16))
     bench.fit(objective, streams, n or bench.plan.domain, 5e-4 if settings.lora is None else 2e-3)
     objective.finish()
     return made
