@@ -389,9 +389,9 @@ def part_fast(bench: Bench) -> dict[str, float]:
     def cut() -> TextToImage:
         config = prune.PruneConfig(speed=1.01 if bench.quick else 1.5)
         removed, table = prune.chosen(start, next(iter(bench.stream("train", 16))), config)
-        print("  sensitivity (one pass, milliseconds an image):")
+        print("  sensitivity, taken out already and next (one pass, milliseconds an image):")
         for row in table:
-            print(f"    {row['after']:<24} without {row['name']:<8} saves {row['saved']:+.3f} of {row['whole_ms']:.3f}  error {row['error']:.4f}  {row['parameters']:,} parameters")
+            print(f"    {row['after']:<24} and without {row['name']:<8} saves {row['saved']:+.3f} of {row['whole_ms']:.3f}  error {row['error']:.4f}  {row['parameters']:,} parameters")
         print(f"  taken out: {', '.join(removed)}", flush=True)
         made = prune.smaller(start, removed)
         bench.fit(prune.Prune(made, start, config, base.DiffusionConfig(), weights_), [bench.stream("train")], plan.prune, 1e-3)

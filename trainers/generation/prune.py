@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import numpy as np
@@ -106,29 +106,33 @@ def _layers(unet: Any) -> list[int]:
 
 
 @torch.no_grad()
-def measured(model: TextToImage, batch: Pairs, seed: int = 0, rounds: int = ROUNDS) -> tuple[float, list[Unit]]:
-    """Milliseconds of the whole network's pass for one image, and each unit's record; timings are interleaved."""
+def measured(model: TextToImage, origin: TextToImage, batch: Pairs, seed: int = 0) -> tuple[float, float, list[Unit]]:
+    """Milliseconds of a pass of ``origin`` and of ``model``, for one image, and the record of each unit of ``model``.
+
+    Timings are interleaved; errors are against ``origin``.
+    """
     draw = torch.Generator().manual_seed(seed)
-    model.unet.eval()
     at = noisy(model, model.latents(batch.images, draw), draw)
     context = model.encode(batch.captions)
-    whole = velocity(model, at.z, at.steps, context)
-    candidates = {name: copied(model, unet=without(model.unet, [name]).to(model.place).eval()) for name in units(model.unet)}
-    few = slice(0, min(4, len(at.z)))
+    candidates = {n: copied(model, unet=without(model.unet, [n]).to(model.place)) for n in units(model.unet)}
+    timed = {"origin": origin, "now": model, **candidates}
+    for one in timed.values():
+        one.unet.eval()
+    whole = velocity(origin, at.z, at.steps, context)
+    few = slice(0, 4)
     some = Context(context.states[few], context.mask[few])
-    times: dict[str, list[float]] = {"": [], **{n: [] for n in candidates}}
-    for _ in range(rounds):
-        for name, one in (("", model), *candidates.items()):
+    times: dict[str, list[float]] = {name: [] for name in timed}
+    for _ in range(ROUNDS):
+        for name, one in timed.items():
             times[name].append(_seconds(one, at.z[few], at.steps[few], some))
-    base = float(np.median(times[""]))
-    each = 1000 / (few.stop or 1)
+    each = {name: 1000 * float(np.median(taken)) / len(at.z[few]) for name, taken in times.items()}
     told = []
     size = sum(p.numel() for p in model.unet.parameters())
     for name, one in candidates.items():
         error = float((velocity(one, at.z, at.steps, context) - whole).pow(2).mean() / whole.pow(2).mean())
         fewer = size - sum(p.numel() for p in one.unet.parameters())
-        told.append(Unit(name, each * (base - float(np.median(times[name]))), error, fewer))
-    return each * base, told
+        told.append(Unit(name, each["now"] - each[name], error, fewer))
+    return each["origin"], each["now"], told
 
 
 def _seconds(model: TextToImage, z: Tensor, steps: Tensor, context: Context) -> float:
@@ -148,20 +152,20 @@ def chosen(model: TextToImage, batch: Pairs, config: PruneConfig) -> tuple[list[
     """Units to take out, cheapest error per saved millisecond first, measured anew after each; and the whole table."""
     removed: list[str] = []
     table: list[dict[str, Any]] = []
-    now, start = model, 0.0
+    now = model
     while True:
-        whole, found = measured(now, batch)
-        start = start or whole
-        table += [{"after": "+".join(removed) or "whole", "whole_ms": whole, **u.__dict__} for u in found]
-        if start / whole >= config.speed:
+        whole, current, found = measured(now, model, batch)
+        table += [{"after": "+".join(removed) or "nothing", "whole_ms": current, **asdict(u)} for u in found]
+        reached = whole / current if removed else 1.0
+        if reached >= config.speed:
             return removed, table
-        useful = [u for u in found if u.saved > 0]
-        if not useful:
+        if not found:
             raise UsageError(
-                f"no layer is left whose removal saves time; {start / whole:.2f} times as fast was reached of "
-                f"prune.speed {config.speed}. Ask for less"
+                f"without {', '.join(removed)} a pass is {reached:.2f} times as fast and nothing is left to take out; "
+                f"prune.speed asks for {config.speed}. Ask for less"
             )
-        best = min(useful, key=lambda u: u.error / u.saved)
+        # What saves nothing that can be measured counts as saving a hundredth.
+        best = min(found, key=lambda u: u.error / max(u.saved, current / 100))
         removed.append(best.name)
         now = copied(now, unet=without(now.unet, [best.name]).to(model.place))
 
