@@ -1,6 +1,6 @@
-"""What the generation trainer promises, measured on small placed pictures (``tuwen.sample_data.placed``, 16 pixels).
+"""What the generation trainer promises, measured on small placed pictures (``tuwen.sample_data.placed``).
 
-    python benchmarks/generation.py base       attribute accuracy against chance and the probe's ceiling; a contact sheet
+    python benchmarks/generation.py base       attribute accuracy between chance and the probe's ceiling
     python benchmarks/generation.py align      Chinese from a frozen English foundation, against pairs alone
     python benchmarks/generation.py towers     the same for retrieval: an English text tower to a Chinese one, no images
     python benchmarks/generation.py domain     new colours: fine-tuning, LoRA, learning without forgetting, replay
@@ -19,16 +19,14 @@ ceiling do not separate. Seconds are of one thread, arms interleaved, medians.
 from __future__ import annotations
 
 import argparse
-import copy
 import hashlib
-import json
 import os
 import platform
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -166,13 +164,19 @@ class Bench:
         def make() -> TextToImage:
             words = [placed.caption_en(p) for p in placed.every(EVERYTHING)] + ["a picture of"]
             made = model.new(dict(self.plan.unet), words, {}, seed=self.seed)
-            self.fit(base.Base(made, base.DiffusionConfig()), [self.stream("train", caption="caption_en")], self.plan.base, 2e-3)
+            self.fit(
+                base.Base(made, base.DiffusionConfig()),
+                [self.stream("train", caption="caption_en")],
+                self.plan.base,
+                2e-3,
+            )
             return made
 
         return self.kept("base", make)
 
-    def chinese(self, name: str = "align", config: align.AlignConfig = align.AlignConfig()) -> TextToImage:  # noqa: B008
+    def chinese(self, name: str = "align", **fields: Any) -> TextToImage:
         """The foundation with a Chinese text side."""
+        config = align.AlignConfig(**fields)
 
         def make() -> TextToImage:
             foundation = self.base()
@@ -209,7 +213,7 @@ class Bench:
 
 
 def real(n: int, seed: int, colours: Sequence[str] = placed.COLOURS) -> tuple[Tensor, list[dict[str, Any]]]:
-    """Pictures uint8 (n, 3, 16, 16) as the stream gives them, and what they show; held-out pairs only with all colours."""
+    """Pictures uint8 (n, 3, 16, 16) as the stream gives them, and what they show; all colours: held-out pairs too."""
     rng = np.random.default_rng([seed, 5])
     pictures, told = [], []
     for _ in range(n):
@@ -238,7 +242,9 @@ def chance(asked: Sequence[Placed]) -> float:
 def part_base(bench: Bench) -> dict[str, float]:
     """1: samples against chance and ceiling."""
     made = bench.base()
-    print(f"base, seed {bench.seed}: {model.parameters(made):,} parameters, {bench.plan.base} steps of 32 pairs, English")
+    print(
+        f"base, seed {bench.seed}: {model.parameters(made):,} parameters, {bench.plan.base} steps of 32 pairs, English"
+    )
     told = {}
     for name, asked in (("seen combinations", bench.asked), ("unseen combinations", bench.unseen)):
         images = bench.draw(made, asked, bench.plan.steps, 1.0, english=True)
@@ -256,7 +262,9 @@ def part_base(bench: Bench) -> dict[str, float]:
     print(f"  ceiling (probe on real pictures) {ceiling:.3f}; chance {luck:.4f}")
     told |= {"ceiling": ceiling, "chance": luck}
     reached = (told["seen combinations"] - luck) / (ceiling - luck)
-    bench.verdict(f"{reached:.1%} of the way from chance to the ceiling (90 % asked)", reached >= 0.9, ceiling - luck > 0.5)
+    bench.verdict(
+        f"{reached:.1%} of the way from chance to the ceiling (90 % asked)", reached >= 0.9, ceiling - luck > 0.5
+    )
     return told
 
 
@@ -265,10 +273,13 @@ def part_align(bench: Bench) -> dict[str, float]:
     foundation = bench.base()
     before = weights(foundation)
     made = bench.chinese()
-    pairs = bench.chinese("pairs", align.AlignConfig(output=0.0, features=0.0, embedding=0.0))
+    pairs = bench.chinese("pairs", output=0.0, features=0.0, embedding=0.0)
     trained = model.parameters(made, "text_encoder", "adapter")
     whole = model.parameters(made)
-    print(f"align, seed {bench.seed}: {trained:,} of {whole:,} parameters trained ({trained / whole:.1%}), {bench.plan.align} steps of 32")
+    print(
+        f"align, seed {bench.seed}: {trained:,} of {whole:,} parameters trained ({trained / whole:.1%}), "
+        f"{bench.plan.align} steps of 32"
+    )
     hits = {}
     for name, one, english in (("English", foundation, True), ("Chinese", made, False), ("pairs alone", pairs, False)):
         images = bench.draw(one, bench.asked, bench.plan.few, 1.0, english)
@@ -278,7 +289,11 @@ def part_align(bench: Bench) -> dict[str, float]:
     told = {n: float(h["all"].mean()) for n, h in hits.items()}
     luck = chance(bench.asked)
     valid = told["English"] - luck > 0.3
-    bench.verdict(f"Chinese at {told['Chinese'] / max(1e-9, told['English']):.1%} of English (95 % asked)", told["Chinese"] >= 0.95 * told["English"], valid)
+    bench.verdict(
+        f"Chinese at {told['Chinese'] / max(1e-9, told['English']):.1%} of English (95 % asked)",
+        told["Chinese"] >= 0.95 * told["English"],
+        valid,
+    )
     gain = bootstrap.mean(hits["Chinese"]["all"] - hits["pairs alone"]["all"])
     bench.verdict(f"parallel captions over pairs alone by {gain}", gain.low > 0, valid)
     bench.verdict(f"{trained / whole:.1%} of the parameters trained (under 10 % asked)", trained < 0.1 * whole)
@@ -315,10 +330,17 @@ def part_domain(bench: Bench) -> dict[str, float]:
     start = bench.chinese()
     few = bench.plan.few
     before = {
-        name: bench.right(bench.draw(start, asked, few), asked) for name, asked in (("new", bench.new), ("old", bench.asked))
+        name: bench.right(bench.draw(start, asked, few), asked)
+        for name, asked in (("new", bench.new), ("old", bench.asked))
     }
-    print(f"domain, seed {bench.seed}: {' and '.join(placed.NEW_COLOURS)} are new; {bench.plan.domain} steps, 16 new pairs in each, and 16 old ones where there is replay")
-    print(f"  before                         new {share(before['new']['all'])}  old {share(before['old']['all'])}", flush=True)
+    print(
+        f"domain, seed {bench.seed}: {' and '.join(placed.NEW_COLOURS)} are new; "
+        f"{bench.plan.domain} steps, 16 new pairs in each, and 16 old ones where there is replay"
+    )
+    print(
+        f"  before                         new {share(before['new']['all'])}  old {share(before['old']['all'])}",
+        flush=True,
+    )
     told: dict[str, float] = {}
     found = {}
     for name, fields in ARMS.items():
@@ -337,7 +359,9 @@ def part_domain(bench: Bench) -> dict[str, float]:
     return told
 
 
-def tuned(bench: Bench, start: TextToImage, wrong: float = 0.0, on: str = "new", n: int = 0, **fields: Any) -> TextToImage:
+def tuned(
+    bench: Bench, start: TextToImage, wrong: float = 0.0, on: str = "new", n: int = 0, **fields: Any
+) -> TextToImage:
     """``start`` tuned on a set of shards."""
     settings = domain.DomainConfig(old=("old",), wrong=wrong, **{"lora": lora.LoraConfig(), **fields})
     made = model.copied(start)
@@ -357,7 +381,10 @@ def part_negatives(bench: Bench) -> dict[str, float]:
     for name, wrong in (("tuned on", 0.0), ("with negatives", 0.5)):
         fields = {"lora": lora.LoraConfig(), "replay": 0.0, "keep": 0.0}
         arms[name] = bench.kept(f"negatives-{wrong}", lambda w=wrong, f=fields: tuned(bench, start, w, "train", **f))
-    print(f"negatives, seed {bench.seed}: {bench.plan.domain} more steps on the same pairs; unguided, {bench.plan.few} steps")
+    print(
+        f"negatives, seed {bench.seed}: {bench.plan.domain} more steps on the same pairs; "
+        f"drawn without guidance in {bench.plan.few} steps"
+    )
     hits = {}
     asked = [*bench.asked, *bench.unseen]
     for name, made in arms.items():
@@ -391,10 +418,18 @@ def part_fast(bench: Bench) -> dict[str, float]:
         removed, table = prune.chosen(start, next(iter(bench.stream("train", 16))), config)
         print("  sensitivity, taken out already and next (one pass, milliseconds an image):")
         for row in table:
-            print(f"    {row['after']:<24} and without {row['name']:<8} saves {row['saved']:+.3f} of {row['whole_ms']:.3f}  error {row['error']:.4f}  {row['parameters']:,} parameters")
+            print(
+                f"    {row['after']:<24} and without {row['name']:<8} saves {row['saved']:+.3f} "
+                f"of {row['whole_ms']:.3f}  error {row['error']:.4f}  {row['parameters']:,} parameters"
+            )
         print(f"  taken out: {', '.join(removed)}", flush=True)
         made = prune.smaller(start, removed)
-        bench.fit(prune.Prune(made, start, config, base.DiffusionConfig(), weights_), [bench.stream("train")], plan.prune, 1e-3)
+        bench.fit(
+            prune.Prune(made, start, config, base.DiffusionConfig(), weights_),
+            [bench.stream("train")],
+            plan.prune,
+            1e-3,
+        )
         return made
 
     print(f"fast, seed {bench.seed}: guided by {weight}")
@@ -424,7 +459,10 @@ def part_fast(bench: Bench) -> dict[str, float]:
         found[name, n] = (passes, apart, took)
         told |= {f"{name} {n}: frechet": apart.value, f"{name} {n}: seconds": took}
         hits = bench.right(images, bench.asked)["all"]
-        print(f"  {name:<30} {n:5d} {passes:6d} {took:8.4f} {seconds[0] / took:6.2f}x  {apart!s:<30} {share(hits)}", flush=True)
+        print(
+            f"  {name:<30} {n:5d} {passes:6d} {took:8.4f} {seconds[0] / took:6.2f}x  {apart!s:<30} {share(hits)}",
+            flush=True,
+        )
         sheet_of(bench, f"fast-{name.replace(' ', '')}-{n}", images)
     origin, worse = found["base", plan.steps], found["base", 4]
     valid = worse[1].value > 1.1 * origin[1].value
@@ -435,13 +473,19 @@ def part_fast(bench: Bench) -> dict[str, float]:
         if n == 8:
             bench.verdict(line, fewer >= 8 and more <= 0.1, valid)
             twice = found["base", 8]
-            bench.verdict(f"better than the base at {twice[0]} passes ({apart.value:.2f} < {twice[1].value:.2f})", apart.value < twice[1].value, valid)
+            bench.verdict(
+                f"better than the base at {twice[0]} passes ({apart.value:.2f} < {twice[1].value:.2f})",
+                apart.value < twice[1].value,
+                valid,
+            )
             bench.verdict(f"{origin[2] / took:.1f}x faster in seconds (4x asked)", origin[2] / took >= 4)
         else:
             print(f"  {line}: for the record")
     cost = origin[2] / found["+ pruning", plan.steps][2]
     more = found["+ pruning", plan.steps][1].value / origin[1].value - 1
-    bench.verdict(f"pruned: {cost:.2f}x per step, Fréchet {more:+.1%} (1.5x, +30 % asked)", cost >= 1.5 and more <= 0.3, valid)
+    bench.verdict(
+        f"pruned: {cost:.2f}x per step, Fréchet {more:+.1%} (1.5x, +30 % asked)", cost >= 1.5 and more <= 0.3, valid
+    )
     total_ = origin[2] / found["+ pruning + guidance + steps", 8][2]
     shares = {
         "guidance": origin[2] / found["+ guidance", plan.steps][2],
@@ -479,7 +523,10 @@ def part_curated(bench: Bench) -> dict[str, float]:
         told = [(s.key, s.image, s.caption, s.told) for s in part]
         write_index(str(clean), [write_shard(str(clean / "train-000000.tar"), told)])
     arms = {"raw": str(bench.work / "raw"), "curated": str(run), "clean (ceiling)": str(clean)}
-    print(f"curated, seed {bench.seed}: 40 % of the raw captions belong to other pictures; {bench.plan.curated} steps of 32 each")
+    print(
+        f"curated, seed {bench.seed}: 40 % of the raw captions belong to other pictures; "
+        f"{bench.plan.curated} steps of 32 each"
+    )
     hits, apart, told = {}, {}, {}
     for name, path in arms.items():
         pairs = shards.find([path]).samples
@@ -495,7 +542,12 @@ def part_curated(bench: Bench) -> dict[str, float]:
         images = bench.draw(made, bench.asked, bench.plan.few)
         hits[name], apart[name] = bench.right(images, bench.asked), bench.apart(images)
         told[name] = float(hits[name]["all"].mean())
-        print(f"  {name:<16} {pairs:5d} pairs  all {share(hits[name]['all'])}  " + "  ".join(f"{k} {v.mean():.3f}" for k, v in hits[name].items() if k != "all") + f"  Fréchet {apart[name]}", flush=True)
+        print(
+            f"  {name:<16} {pairs:5d} pairs  all {share(hits[name]['all'])}  "
+            + "  ".join(f"{k} {v.mean():.3f}" for k, v in hits[name].items() if k != "all")
+            + f"  Fréchet {apart[name]}",
+            flush=True,
+        )
     gain = bootstrap.mean(hits["curated"]["all"] - hits["raw"]["all"])
     valid = told["clean (ceiling)"] - told["raw"] > 0.05
     bench.verdict(f"curated over raw by {gain} in attribute accuracy", gain.low > 0, valid)
@@ -533,23 +585,36 @@ def part_towers(bench: Bench) -> dict[str, float]:
     if not (folder / towers.WEIGHTS).is_file():
         towers.prepare(config, folder, words)
         clip, tokenize, _ = towers.build(folder, bench.seed)
-        plain = RetrievalConfig(steps=2 * bench.plan.towers, warmup=20, threshold_weight=0.0, seed=bench.seed, learning_rate=2e-3)
+        plain = RetrievalConfig(
+            steps=2 * bench.plan.towers, warmup=20, threshold_weight=0.0, seed=bench.seed, learning_rate=2e-3
+        )
         fit(clip, tokenize, bench.stream("train", 64, caption="caption_en"), plain)
         towers.save_weights(clip, folder)
     print(f"towers, seed {bench.seed}: {bench.plan.towers} steps of 64 captions in two languages, no images")
     chinese = [placed.caption(p, rng) for p in placed.every() for _ in range(3)]
     asked = [*placed.every()]
     asked = [p for p in asked if not p.held_out]
-    pictures = torch.stack([torch.from_numpy(shards.crop(placed.encode(placed.render(p, rng), quality=95), SIDE, 1.0, rng).transpose(2, 0, 1).copy()) for p in asked])  # type: ignore[union-attr]
+    pictures = torch.stack(
+        [
+            torch.from_numpy(
+                shards.crop(placed.encode(placed.render(p, rng), quality=95), SIDE, 1.0, rng).transpose(2, 0, 1).copy()
+            )
+            for p in asked
+        ]
+    )  # type: ignore[union-attr]
     told: dict[str, float] = {}
     hits = {}
     english, tokenize, _ = towers.build(folder, bench.seed, str(folder))
     hits["English"] = recall(english, tokenize, pictures, [placed.caption_en(p) for p in asked])
     for name, pairs_alone in (("Chinese, parallel captions", False), ("Chinese, as many pairs", True)):
-        model_, words_ = align_towers.chinese(folder, bench.work / f"{name.split(', ')[1].replace(' ', '-')}-{bench.seed}", chinese, bench.seed)
+        model_, words_ = align_towers.chinese(
+            folder, bench.work / f"{name.split(', ')[1].replace(' ', '-')}-{bench.seed}", chinese, bench.seed
+        )
         batches = bench.stream("train", 64, parallel="caption_en")
         if pairs_alone:
-            plain = RetrievalConfig(steps=bench.plan.towers, warmup=20, threshold_weight=0.0, seed=bench.seed, learning_rate=2e-3)
+            plain = RetrievalConfig(
+                steps=bench.plan.towers, warmup=20, threshold_weight=0.0, seed=bench.seed, learning_rate=2e-3
+            )
             model_.visual.requires_grad_(False)
             model_.logit_scale.requires_grad_(False)
             fit(model_, words_, batches, plain)

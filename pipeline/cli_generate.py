@@ -14,9 +14,7 @@ def generation(
         list[str], typer.Argument(metavar="SHARDS...", help="tars, patterns like 'a-{000..009}.tar', folders, runs")
     ],
     out: Annotated[Path, typer.Option("-o", "--out", help="folder to write: model, log, curves, samples")],
-    stage: Annotated[
-        str, typer.Option(help="base, align, domain, prune, guidance, steps; export, evaluate")
-    ],
+    stage: Annotated[str, typer.Option(help="base, align, domain, prune, guidance, steps; export, evaluate")],
     start: Annotated[
         str, typer.Option(metavar="MODEL", help="the model that the stage begins with: a folder in diffusers' layout")
     ] = "",
@@ -24,7 +22,8 @@ def generation(
         Path | None, typer.Option(help="YAML with sections data, train, diffusion, and one named as the stage")
     ] = None,
     sets: Annotated[
-        list[str] | None, typer.Option("--set", help="change one field: train.steps=2000, domain.replay=0.5; repeatable")
+        list[str] | None,
+        typer.Option("--set", help="change one field: train.steps=2000, domain.replay=0.5; repeatable"),
     ] = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda")] = "auto",
     threads: Annotated[int, typer.Option(min=0, help="CPU threads of this process; 0: as torch likes")] = 0,
@@ -74,11 +73,14 @@ def generation(
                 markup=False,
             )
         terminal.out.print(
-            f"trained {told['trained']:,} of {told['parameters']:,} parameters on {told['images_seen']:,} images: {out}",
+            f"trained {told['trained']:,} of {told['parameters']:,} parameters on {told['images_seen']:,} images: "
+            f"{out}",
             markup=False,
         )
         terminal.out.print(f"samples and curves: {out}/report.html", markup=False)
-        terminal.out.print(f"next: curate train generation SHARDS --stage evaluate --start {out} -o FIGURES", markup=False)
+        terminal.out.print(
+            f"next: curate train generation SHARDS --stage evaluate --start {out} -o FIGURES", markup=False
+        )
 
 
 def generate(

@@ -97,7 +97,11 @@ def caption_en(told: Placed, rng: np.random.Generator | None = None) -> str:
     colour = COLOURS_EN[told.colour]
     number = "an" if told.count == 1 and colour[0] in "aeiou" else NUMBERS_EN[told.count]
     things = f"{number} {colour} {noun}{'s' if told.count > 1 else ''}"
-    forms = (f"{things} {PLACES[told.place]}", f"{PLACES[told.place]} {things}", f"a picture of {things} {PLACES[told.place]}")
+    forms = (
+        f"{things} {PLACES[told.place]}",
+        f"{PLACES[told.place]} {things}",
+        f"a picture of {things} {PLACES[told.place]}",
+    )
     return forms[0] if rng is None else str(rng.choice(forms))
 
 
@@ -116,7 +120,12 @@ def samples(
         said = drawn(rng, colours) if wrong else told
         words, key = caption(said, rng), f"{seed:06d}{i:08d}"
         made = [{"kind": kind, "caption": c} for kind, c in negatives(words, key)]
-        record = {"key": key, "caption_en": caption_en(said, rng), "caption_synthetic": caption(said), "negatives": made}
+        record = {
+            "key": key,
+            "caption_en": caption_en(said, rng),
+            "caption_synthetic": caption(said),
+            "negatives": made,
+        }
         yield key, encode(picture, quality=95), words, {**record, "mismatched": wrong, "truth": told._asdict()}
 
 

@@ -10,12 +10,11 @@ outputs on the new data) needs no second copy of the weights.
 from __future__ import annotations
 
 import copy
-import itertools
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -24,7 +23,6 @@ from torch import Tensor, nn
 from ..pipeline.errors import InputError, UsageError
 
 ADAPTER = "adapter_model.safetensors"
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -123,9 +121,8 @@ def kept_choices(now: Tensor, before: Tensor, temperature: float = 2.0) -> Tenso
     return -(soft * (now.float() / temperature).log_softmax(-1)).sum(-1).mean() * temperature**2
 
 
-def parts(config: Sequence[int], share: float) -> tuple[int, int]:
-    """How a batch of ``config[0]`` rows over ``config[1]`` ranks splits into (new, old) with a ``share`` of old ones."""
-    batch, ranks = config
+def shared(batch: int, share: float, ranks: int = 1) -> tuple[int, int]:
+    """How a batch over all ranks is shared by (new, replayed) samples, a ``share`` of them replayed."""
     if not 0 <= share < 1:
         raise UsageError(f"a share of {share} replayed samples is none; give 0 or more and less than 1")
     old = round(batch * share / ranks) * ranks
@@ -135,8 +132,8 @@ def parts(config: Sequence[int], share: float) -> tuple[int, int]:
 def _adaptable(model: nn.Module) -> list[str]:
     """Names of layers; none within torch's own attention.
 
-    That reads its layers' weights without calling them. peft can adapt it by adding to the weights in each pass and taking
-    away again, which moves them by rounding, so that the frozen model would not be the old one any more.
+    That reads its layers' weights without calling them. peft can adapt it by adding to the weights in each pass and
+    taking away again, which moves them by rounding, so that the frozen model would not be the old one any more.
     """
     named = dict(model.named_modules())
     attention = tuple(f"{n}." for n, m in named.items() if isinstance(m, nn.MultiheadAttention))

@@ -97,8 +97,8 @@ def test_kept_choices_are_least_where_nothing_changed() -> None:
     torch.testing.assert_close(one, F.cross_entropy(before, torch.zeros(5, dtype=torch.long)))
 
 
-def test_parts_of_a_batch() -> None:
-    assert lora.parts((64, 1), 0.5) == (32, 32)
-    assert lora.parts((64, 4), 0.3) == (44, 20)
+def test_a_batch_is_shared_with_the_old() -> None:
+    assert lora.shared(64, 0.5) == (32, 32)
+    assert lora.shared(64, 0.3, 4) == (44, 20)
     with pytest.raises(UsageError, match="share"):
-        lora.parts((64, 1), 1.0)
+        lora.shared(64, 1.0)

@@ -46,9 +46,7 @@ class AlignConfig:
     """Weight of the distance between the mean states of both captions: helps early, where the network's own is flat."""
 
 
-def chinese(
-    model: TextToImage, config: AlignConfig, captions: Iterable[str], seed: int = 0
-) -> TextToImage:
+def chinese(model: TextToImage, config: AlignConfig, captions: Iterable[str], seed: int = 0) -> TextToImage:
     """``model`` with the same network, a Chinese tower and an adapter."""
     torch.manual_seed(seed)
     if config.tower:
@@ -90,7 +88,9 @@ class Align(Objective):
         model.unet.eval()
         distil = bool(config.output or config.features or config.embedding)
         if distil and batch.parallel is None:
-            raise UsageError("alignment needs parallel captions: set data.parallel to the field that holds them, as caption_en")
+            raise UsageError(
+                "alignment needs parallel captions: set data.parallel to the field that holds them, as caption_en"
+            )
         at = noisy(model, model.latents(batch.images, draw), draw)
         kept = dropped(batch.captions, self.diffusion.drop, draw)
         context = model.encode(kept)

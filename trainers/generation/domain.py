@@ -1,8 +1,8 @@
 """Stage ``domain``: a new domain without losing the old one.
 
 The default is LoRA with replay and learning without forgetting: each batch of the domain comes with old samples from
-their shards, on which the network learns from the image and must also keep the output it had. Shards make replay cheap, and the
-distillation term alone, on narrow batches, holds little (docs/generation.md has the figures).
+their shards, on which the network learns from the image and must also keep the output it had. Shards make replay
+cheap, and the distillation term alone, on narrow batches, holds little (docs/generation.md has the figures).
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class DomainConfig:
 
 
 class Domain(Objective):
-    """The network and its text side learn the domain's pairs; ``batches`` are the domain's, and old ones if asked for."""
+    """The network and its text side learn the domain's pairs; a second stream of batches brings old ones."""
 
     def __init__(self, model: TextToImage, config: DomainConfig, diffusion: DiffusionConfig, seed: int = 0) -> None:
         if (config.replay or config.keep) and not config.old:
             raise UsageError(
-                "replay and keep need domain.old: the shards of what must not be forgotten (set both to 0 to do without)"
+                "replay and keep need domain.old, shards of what must not be forgotten (set both to 0 to do without)"
             )
         parts = {n: m for n, m in model.modules_named().items() if n != "vae"}
         super().__init__(parts)
@@ -81,7 +81,9 @@ class Domain(Objective):
         if old is None:
             return {"loss": loss, **losses}
         before = noisy(model, model.latents(old.images if config.replay else new.images, draw), draw)
-        prompts = dropped((old.captions * -(-len(before.z) // len(old.captions)))[: len(before.z)], self.diffusion.drop, draw)
+        prompts = dropped(
+            (old.captions * -(-len(before.z) // len(old.captions)))[: len(before.z)], self.diffusion.drop, draw
+        )
         v = velocity(model, before.z, before.steps, model.encode(prompts))
         weight = objectives.min_snr_weight(before.snr, self.diffusion.gamma, self.diffusion.floor)
         if config.replay:

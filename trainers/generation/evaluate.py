@@ -87,7 +87,9 @@ def prompts_of(path: Path) -> tuple[list[str], list[dict[str, Any]]]:
         told = [json.loads(line) for line in path.read_text("utf-8").splitlines() if line.strip()]
         return [str(t["caption"]) for t in told], [dict(t.get("truth") or {}) for t in told]
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f'{path}: {error}; expected a JSON object a line, as {{"caption": "…", "truth": {{…}}}}') from None
+        raise InputError(
+            f'{path}: {error}; expected a JSON object a line, as {{"caption": "…", "truth": {{…}}}}'
+        ) from None
 
 
 def accuracy(judge: probe.Probe, images: Tensor, truths: Sequence[dict[str, Any]]) -> dict[str, Estimate]:

@@ -15,6 +15,7 @@ import time
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -228,7 +229,7 @@ def _passes(model: OnnxModel, prompts: Sequence[str], seed: int) -> Iterator[dic
         steps = track(len(model.levels), int(model.told["steps"]))
         states, mask = model.encode([prompt])
         z = np.random.default_rng([seed, i]).standard_normal((1, *model.shape)).astype(np.float32)
-        for here, there in zip(steps, steps[1:], strict=False):
+        for here, there in pairwise(steps):
             given = model.inputs(z, here, states, mask, float(model.told["weight"]))
             yield given
             z = model.step(z, model.run(given), here, there)

@@ -173,7 +173,7 @@ def fit(
 ) -> list[dict[str, Any]]:
     """Train until ``config.steps`` steps are done; the trained modules then hold the slow copy's weights.
 
-    One record per interval, also in ``log``, ``board`` and ``tell``; checkpoints and ``resume`` as in ``retrieval.fit``.
+    One record per interval, also in ``log``, ``board`` and ``tell``; checkpoints and ``resume`` as ``retrieval.fit``.
     """
     loop = Loop(objective, config, world)
     positions: list[dict[int, int]] = [{} for _ in streams]

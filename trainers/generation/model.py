@@ -178,7 +178,7 @@ def weight_embedding(weight: Tensor, width: int) -> Tensor:
 
 
 def scheduler() -> DDIMScheduler:
-    """A new model's: cosine levels, v-prediction, steps that begin at pure noise (Lin et al. 2023, arXiv 2305.08891)."""
+    """A new model's: cosine levels, v-prediction, steps that begin at pure noise (Lin et al., arXiv 2305.08891)."""
     return DDIMScheduler(
         num_train_timesteps=LEVELS,
         beta_schedule="squaredcos_cap_v2",
@@ -254,7 +254,9 @@ def frozen(model: TextToImage) -> TextToImage:
 def parameters(model: TextToImage, *names: str) -> int:
     """How many numbers the parts named, or all but the VAE, hold."""
     parts = model.modules_named()
-    return sum(p.numel() for n in (names or [n for n in parts if n != "vae"]) if n in parts for p in parts[n].parameters())
+    return sum(
+        p.numel() for n in (names or [n for n in parts if n != "vae"]) if n in parts for p in parts[n].parameters()
+    )
 
 
 def _shift(vae: Any) -> float:

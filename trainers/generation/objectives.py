@@ -75,9 +75,7 @@ def ddim(z: Tensor, v: Tensor, here: tuple[Tensor, Tensor], there: tuple[Tensor,
     return there[0] * x + there[1] * noise
 
 
-def two_step_target(
-    z: Tensor, z_after: Tensor, here: tuple[Tensor, Tensor], there: tuple[Tensor, Tensor]
-) -> Tensor:
+def two_step_target(z: Tensor, z_after: Tensor, here: tuple[Tensor, Tensor], there: tuple[Tensor, Tensor]) -> Tensor:
     """The image that one DDIM step from ``here`` to ``there`` must predict to arrive at ``z_after``.
 
     x̃ = (z″ − (σ″/σ) z) / (α″ − (σ″/σ) α) (Salimans and Ho 2022, appendix G); ``z_after`` are two steps of the teacher.

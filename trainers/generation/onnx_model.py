@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -76,7 +77,7 @@ class OnnxModel:
             empty = self.encode([""] * n)
             states, mask = np.concatenate([states, empty[0]]), np.concatenate([mask, empty[1]])
         way = track(len(self.levels), steps)
-        for here, there in zip(way, way[1:], strict=False):
+        for here, there in pairwise(way):
             v = self.run(self.inputs(np.concatenate([z, z]) if two else z, here, states, mask, weight))
             if two:
                 v = v[:n] + np.float32(weight) * (v[:n] - v[n:])

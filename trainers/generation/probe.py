@@ -1,7 +1,7 @@
 """The judge of what was drawn: a small network trained on real samples to tell their attributes.
 
 Its classes are what the samples' JSON says under ``truth`` ({"colour": "红色", "count": 2, ...}). Its accuracy on real
-samples is the ceiling of every figure that it gives, and its features are one of the two spaces of the Fréchet distance.
+samples is the ceiling of every figure that it gives; its features are one of the two spaces of the Fréchet distance.
 """
 
 from __future__ import annotations
@@ -99,7 +99,9 @@ def trained(images: Tensor, truths: Sequence[Truth], seed: int = 0, steps: int =
     classes = {n: sorted({str(t[n]) for t in truths}) for n in names}
     classes = {n: c for n, c in classes.items() if len(c) > 1}
     if not classes:
-        raise InputError("the samples' JSON has no truth with attributes that differ, so no probe can be trained on them")
+        raise InputError(
+            "the samples' JSON has no truth with attributes that differ, so no probe can be trained on them"
+        )
     torch.manual_seed(seed)
     probe = Probe(classes, int(images.shape[-1]))
     labels = {n: torch.tensor([c.index(str(t[n])) for t in truths]) for n, c in classes.items()}

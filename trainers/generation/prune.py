@@ -196,7 +196,7 @@ class Prune(Objective):
         self.held, self.config, self.diffusion, self.weights = [model, teacher], config, diffusion, weights
 
     def forward(self, batches: Sequence[Pairs], draw: torch.Generator) -> dict[str, Tensor]:
-        """BK-SDM's three terms; a network that takes the guidance weight has no image to learn from but its teacher's."""
+        """BK-SDM's three terms; a network that takes the guidance weight learns from its teacher alone."""
         (batch,), (model, teacher), config = batches, self.held, self.config
         at = noisy(model, model.latents(batch.images, draw), draw)
         given = drawn(len(at.z), self.weights, draw).to(at.z.device) if model.takes_weight else None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ def sample(
         empty = None if model.takes_weight or not weight else model.encode([""] * len(some))
         weights = torch.full((len(some),), float(weight), device=model.place)
         way = track(model.steps, steps)
-        for here, there in zip(way, way[1:], strict=False):
+        for here, there in pairwise(way):
             now = torch.full((len(some),), here, device=model.place)
             v = guided_velocity(model, z, now, context, empty, weights)
             z = objectives.ddim(z, v, model.levels(now), model.levels(torch.full_like(now, there)), clip)

@@ -41,10 +41,9 @@ def png(image: NDArray[np.uint8]) -> bytes:
 def figures(images: NDArray[np.uint8], prompts: Sequence[str]) -> str:
     """Each image with its prompt below, as HTML that needs nothing beside it."""
     factor = max(1, SHOWN // images.shape[1])
-    cells = [
-        f'<figure><img alt="" src="data:image/png;base64,{base64.b64encode(png(one.repeat(factor, 0).repeat(factor, 1))).decode()}">'
-        f"<figcaption>{escape(prompt)}</figcaption></figure>"
-        for one, prompt in zip(images, prompts, strict=True)
-    ]
+    cells = []
+    for one, prompt in zip(images.repeat(factor, 1).repeat(factor, 2), prompts, strict=True):
+        held = f"data:image/png;base64,{base64.b64encode(png(one)).decode()}"
+        cells.append(f'<figure><img alt="" src="{held}"><figcaption>{escape(prompt)}</figcaption></figure>')
     style = "<style>figure{display:inline-block;margin:4px;width:110px;vertical-align:top;font-size:11px}</style>"
     return style + "".join(cells)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor
@@ -51,7 +52,7 @@ class Steps(Objective):
         self.held, self.config, self.weights = [model, teacher], config, weights
         self.clip = 1.0 if model.vae is None else 0.0
         whole = track(model.steps, steps)
-        self.track = torch.tensor([(a, (a + b + 1) // 2, b) for a, b in zip(whole, whole[1:], strict=False)])
+        self.track = torch.tensor([(a, (a + b + 1) // 2, b) for a, b in pairwise(whole)])
 
     def forward(self, batches: Sequence[Pairs], draw: torch.Generator) -> dict[str, Tensor]:
         """The weighted distance to the image that would arrive where the teacher's two steps arrive."""
@@ -72,4 +73,3 @@ class Steps(Objective):
         ratio = objectives.snr(*here).flatten()
         error = objectives.weighted_mse(image, wanted)
         return {"loss": (error * objectives.progressive_weight(ratio, self.config.most)).mean(), "error": error.mean()}
-

@@ -85,13 +85,15 @@ class TextTower(ModelMixin, ConfigMixin):  # type: ignore[misc]
         tower = cls(told["text_cfg"], told["embed_dim"])
         own = {k.removeprefix("text."): v.float() for k, v in weights.items() if k.startswith("text.")}
         if not own:
-            raise InputError(f"{folder} has no text tower of its own (custom_text); train one with curate train retrieval")
+            raise InputError(
+                f"{folder} has no text tower of its own (custom_text); train one with curate train retrieval"
+            )
         tower.tower.load_state_dict(own)
         return tower
 
 
 class Adapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
-    """States of one text tower in the space of another's: PEA-Diffusion's norm and multilayer perceptron (2311.17086)."""
+    """States of one text tower in the space of another's: a norm and a perceptron (PEA-Diffusion, 2311.17086)."""
 
     config_name = "config.json"
 

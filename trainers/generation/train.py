@@ -23,7 +23,7 @@ from ... import __version__
 from ...pipeline.errors import UsageError, nearest
 from .. import checkpoints, curves, settings, shards
 from ..distributed import World, gather_objects, start, stop
-from ..lora import parts as split_batch
+from ..lora import shared
 from ..shards import DataConfig, PairStream, Shards
 from . import align, base, domain, evaluate, export, guidance, model, prune, sheet, steps
 from .loop import Objective, TrainConfig, fit
@@ -216,7 +216,9 @@ class _Run:
         gather_objects(None)
         return facts
 
-    def objective(self, begin: TextToImage | None, target: int, out: Path) -> tuple[Objective, TextToImage, dict[str, Any]]:
+    def objective(
+        self, begin: TextToImage | None, target: int, out: Path
+    ) -> tuple[Objective, TextToImage, dict[str, Any]]:
         """What the stage minimises, the model that comes of it, and facts for its record."""
         parts, seed = self.parts, self.parts["train"].seed
         diffusion, weights = parts["diffusion"], parts["guidance"]
@@ -252,7 +254,7 @@ class _Run:
         data, tuned = self.parts["data"], self.parts["domain"]
         found = [(self.found, data)]
         if self.name == "domain" and tuned.old:
-            new, old = split_batch((data.batch, self.world.ranks), tuned.replay or 0.5)
+            new, old = shared(data.batch, tuned.replay or 0.5, self.world.ranks)
             found = [
                 (self.found, dataclasses.replace(data, batch=new if tuned.replay else data.batch)),
                 (shards.find(tuned.old), dataclasses.replace(data, batch=old, seed=data.seed + 1, negatives=0)),
@@ -305,6 +307,7 @@ def _left(resume: Path | None, told: dict[str, Any], world: World) -> tuple[list
     if changed or len(before["positions"]) != world.ranks:
         why = "; ".join(changed) + ": there, here" if changed else f"{len(before['positions'])} ranks, {world.ranks}"
         raise UsageError(
-            f"{resume.parent.parent} holds a training with other settings ({why}). Give the same, another -o, or --fresh"
+            f"{resume.parent.parent} holds a training with other settings ({why}). Give the same, another -o, or "
+            "--fresh"
         )
     return before["positions"][world.rank], int(before["step"])

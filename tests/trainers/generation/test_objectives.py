@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -50,7 +51,7 @@ def test_sampling_steps_are_those_of_diffusers(steps: int) -> None:
     assert way == [*scheduler.timesteps.tolist(), -1]
     z, v = drawn(1), drawn(1)
     mine = theirs = z
-    for here, there in zip(way, way[1:], strict=False):
+    for here, there in pairwise(way):
         mine = objectives.ddim(mine, v, levels(here), levels(there), clip=1.0)
         theirs = scheduler.step(v, here, theirs, use_clipped_model_output=True).prev_sample
         if steps != 50:  # diffusers' own step back is 1024 // 50

@@ -135,9 +135,7 @@ def test_sensitivity_is_measured_and_obeyed(stages: Stages, monkeypatch: pytest.
 
     monkeypatch.setattr(prune, "_seconds", seconds)
     made = model.load(stages("align"))
-    batch = train.PairStream(
-        train.shards.find([str(stages.root / "old")]), train.GenerationData(batch=4, shuffle=8), 8
-    )
+    batch = train.PairStream(train.shards.find([str(stages.root / "old")]), train.GenerationData(batch=4, shuffle=8), 8)
     removed, table = prune.chosen(made, next(iter(batch)), prune.PruneConfig(speed=1.02))
     assert len(removed) == 1
     first = [row for row in table if row["after"] == "nothing"]
@@ -160,7 +158,8 @@ def test_guided_student_starts_as_its_teacher_and_takes_one_pass(stages: Stages)
     context = teacher.encode(["左边有一辆红色的汽车"] * 2)
     with torch.no_grad():
         torch.testing.assert_close(
-            model.velocity(fresh, z, steps, context, torch.tensor([0.0, 2.0])), model.velocity(teacher, z, steps, context)
+            model.velocity(fresh, z, steps, context, torch.tensor([0.0, 2.0])),
+            model.velocity(teacher, z, steps, context),
         )
 
 
@@ -249,7 +248,9 @@ def test_evaluation_has_all_figures(stages: Stages, tmp_path: Path) -> None:
         "evaluate.samples=12", "evaluate.steps=2", f"evaluate.train=[{stages.root}/old]",
         f"evaluate.prompts={prompts}", f"evaluate.before={stages('align')}",
     ]  # fmt: skip
-    told = train.train([str(stages.root / "old")], tmp_path / "out", "evaluate", str(stages("domain")), None, sets, "cpu")
+    told = train.train(
+        [str(stages.root / "old")], tmp_path / "out", "evaluate", str(stages("domain")), None, sets, "cpu"
+    )
     assert told["evaluations"] == 4
     assert told["held-out prompts"] == 4
     assert set(told["attributes"]) == {"kind", "colour", "count", "place", "all"}
