@@ -25,16 +25,22 @@ _NAME = re.compile(r"step-(\d+)$")
 class Loop(Protocol):
     """What is kept of a loop: modules in training, their slow copy, the optimiser with its parameters' names."""
 
-    stream: nn.Module
-    optimiser: torch.optim.Optimizer
+    done: int
     names: list[str]
     scaler: torch.amp.GradScaler
     world: World
-    done: int
+
+    @property
+    def stream(self) -> nn.Module:
+        """All that is trained."""
 
     @property
     def teacher(self) -> nn.Module | None:
-        """The slow copy, where there is one."""
+        """Its slow copy, where there is one."""
+
+    @property
+    def optimiser(self) -> torch.optim.Optimizer:
+        """The optimiser, whose state is kept by the names of its parameters."""
 
 
 def path_of(folder: Path, step: int) -> Path:

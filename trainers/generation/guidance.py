@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from ...pipeline.errors import UsageError
@@ -19,7 +18,7 @@ from ..shards import Pairs
 from . import objectives
 from .base import noisy
 from .loop import Objective
-from .model import TextToImage, copied, frozen, velocity
+from .model import TextToImage, copied, frozen, rebuilt, velocity
 from .sampling import guided_velocity
 
 
@@ -38,7 +37,7 @@ def student(teacher: TextToImage, config: GuidanceConfig) -> TextToImage:
     """A copy whose network takes the weight; its outputs are the teacher's unguided ones until it is trained."""
     if teacher.takes_weight:
         raise UsageError("this model takes the guidance weight already; guidance is distilled once")
-    unet = UNet2DConditionModel.from_config({**teacher.unet.config, "time_cond_proj_dim": config.width})
+    unet = rebuilt(teacher.unet, time_cond_proj_dim=config.width)
     missing = unet.load_state_dict(teacher.unet.state_dict(), strict=False).missing_keys
     assert missing == ["time_embedding.cond_proj.weight"], missing
     torch.nn.init.zeros_(unet.time_embedding.cond_proj.weight)

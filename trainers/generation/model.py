@@ -251,6 +251,12 @@ def frozen(model: TextToImage) -> TextToImage:
     return model
 
 
+def rebuilt(unet: Any, **changes: Any) -> Any:
+    """A new network of ``unet``'s description with changes, untrained."""
+    told = {k: v for k, v in unet.config.items() if not k.startswith("_")}
+    return UNet2DConditionModel(**{**told, **changes})
+
+
 def parameters(model: TextToImage, *names: str) -> int:
     """How many numbers the parts named, or all but the VAE, hold."""
     parts = model.modules_named()

@@ -87,7 +87,7 @@ class OnnxModel:
     def inputs(self, z: F32, here: int, states: F32, mask: NDArray[np.bool_], weight: float) -> dict[str, NDArray[Any]]:
         """What one pass is given."""
         n = len(z)
-        given = {"z": z, "steps": np.full(n, here, np.int64), "states": states, "mask": mask}
+        given: dict[str, NDArray[Any]] = {"z": z, "steps": np.full(n, here, np.int64), "states": states, "mask": mask}
         given["weight"] = np.full(n, weight, np.float32)
         return {k: v for k, v in given.items() if k in self._takes}
 

@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from diffusers import UNet2DConditionModel
 from torch import Tensor
 
 from ...pipeline.errors import UsageError
@@ -26,7 +25,7 @@ from .align import features
 from .base import DiffusionConfig, dropped, noisy
 from .guidance import GuidanceConfig, drawn
 from .loop import Objective
-from .model import Context, TextToImage, copied, frozen, velocity
+from .model import Context, TextToImage, copied, frozen, rebuilt, velocity
 
 MIDDLE = "middle"
 ROUNDS = 15
@@ -76,10 +75,8 @@ def without(unet: Any, names: Sequence[str]) -> Any:
         raise UsageError(f"{', '.join(sorted(unknown))} cannot be taken out; expected some of {', '.join(units(unet))}")
     layers, levels = _layers(unet), len(unet.config.block_out_channels)
     fewer = [n - (f"level-{i}" in names) for i, n in enumerate(layers)]
-    told = {**unet.config, "layers_per_block": fewer}
-    if MIDDLE in names:
-        told["mid_block_type"] = None
-    small = UNet2DConditionModel.from_config(told)
+    middle = None if MIDDLE in names else unet.config.mid_block_type
+    small = rebuilt(unet, layers_per_block=fewer, mid_block_type=middle)
     weights: dict[str, Tensor] = {}
     for name, value in unet.state_dict().items():
         match = re.match(r"(down|up)_blocks\.(\d+)\.(resnets|attentions)\.(\d+)\.(.*)", name)
