@@ -85,7 +85,7 @@ class Plan:
     guidance: int = 200
     halving: int = 120
     prune: int = 250
-    curated: int = 400
+    curated: int = 350
     towers: int = 150
     steps: int = 32
     """Sampling steps of the base."""
@@ -619,7 +619,8 @@ def part_towers(bench: Bench) -> dict[str, float]:
             model_.logit_scale.requires_grad_(False)
             fit(model_, words_, batches, plain)
         else:
-            align_towers.fit(model_, words_, english, tokenize, batches, bench.plan.towers, 2e-3, bench.seed)
+            aligned = align_towers.AlignConfig(bench.plan.towers, 2e-3, 20, bench.seed)
+            align_towers.fit(model_, words_, english, tokenize, batches, aligned)
         hits[name] = recall(model_, words_, pictures, [placed.caption(p) for p in asked])
     for name, found in hits.items():
         told[name] = float(found.mean())

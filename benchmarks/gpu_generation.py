@@ -2,11 +2,11 @@
 
     python benchmarks/gpu_generation.py                              images/s in training, s/image before and after
     torchrun --nproc-per-node 8 benchmarks/gpu_generation.py         the same training on 8 GPUs
-    python benchmarks/gpu_generation.py --model tiny --batch 2 --precision fp32 --rounds 1 --device cpu    a try
+    python benchmarks/gpu_generation.py --model tiny --batch 2 --precision fp32 --device cpu       a try
 
-Training: the stage base (v-prediction, EMA, dropped captions) on images of 512 pixels through a VAE of the same
-family, with a text tower of BERT-base's size. Sampling: one image at a time, guided, in ``--steps`` steps (before), then
-with guidance in one pass, fewer layers, and 8, 4 and 2 steps: seconds depend on shapes alone, so no weights are trained;
+Training: the stage base (v-prediction, EMA, dropped captions) on images of 512 pixels through a VAE of the same family,
+with a text tower of BERT-base's size. Sampling: one image at a time, guided, in ``--steps`` steps (before); then with
+guidance in one pass, fewer layers, and 8, 4 and 2 steps. Seconds depend on shapes alone, so no weights are trained;
 what the images are worth is measured by benchmarks/generation.py. Network passes stand beside the seconds.
 """
 

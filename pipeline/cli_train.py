@@ -42,6 +42,10 @@ def retrieval(
         str,
         typer.Option(metavar="TEACHER", help="distil this model (embedded, or an open_clip folder) into a small one"),
     ] = "",
+    align: Annotated[
+        str,
+        typer.Option(metavar="ENGLISH", help="give this open_clip folder a Chinese text tower, from parallel captions"),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document instead of lines")] = False,
 ) -> None:
     """Train an image tower and a Chinese text tower; the same command goes on where it was interrupted."""
@@ -57,6 +61,15 @@ def retrieval(
         from .cli_search import distilled
 
         distilled(shards, out, student, config, sets or [], device, as_json)
+        return
+    if align:
+        from ..trainers.align_towers import train_from_shards
+
+        aligned = train_from_shards(shards, out, align, config, sets or [], device)
+        if as_json:
+            terminal.print_json(aligned)
+        else:
+            terminal.out.print(f"loss {aligned['first']:.4f} to {aligned['last']:.4f}; model: {out}", markup=False)
         return
     quiet = as_json or not _first()
     told = training(shards, out, config, sets or [], device, fresh, None if quiet else _line)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,61 @@ import torch
 from torch import Tensor, nn
 
 from ..pipeline.errors import InputError, UsageError
-from . import towers
+from . import settings, shards, towers
 from .loop import rate
-from .retrieval import RetrievalConfig
-from .shards import Pairs
+from .shards import DataConfig, Pairs, PairStream
+
+
+@dataclass(frozen=True)
+class AlignConfig:
+    """How the Chinese tower is trained."""
+
+    steps: int = 1000
+    learning_rate: float = 1e-3
+    warmup: int = 50
+    seed: int = 0
+
+
+SECTIONS: dict[str, type[Any]] = {"align": AlignConfig, "data": DataConfig}
+
+
+def train_from_shards(
+    given: Sequence[str],
+    out: Path,
+    source: str,
+    config: Path | None = None,
+    sets: Sequence[str] = (),
+    device: str = "auto",
+) -> dict[str, Any]:
+    """``chinese`` and ``fit`` on WebDataset shards whose JSON holds English captions (``data.parallel``).
+
+    Writes a folder in open_clip's format; returns what ``align.json`` there says.
+    """
+    parts = settings.read(SECTIONS, config, sets)
+    data, told = parts["data"], parts["align"]
+    if not data.parallel:
+        raise UsageError(
+            "alignment needs parallel captions: set data.parallel to the field that holds them, as caption_en"
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    found = shards.find(given)
+    english, tokenize_english, _ = towers.build(Path(source), told.seed, source)
+    model, tokenize = chinese(Path(source), out, (s.caption for s in shards.every(found)), told.seed)
+    side: Any = model.visual.image_size  # type: ignore[union-attr]
+    side = side if isinstance(side, int) else side[0]
+    batches = shards.loader(PairStream(found, data, int(side)))
+    losses = fit(model, tokenize, english, tokenize_english, batches, told, device)
+    towers.save_weights(model, out)
+    record = {
+        "model": str(out),
+        "source": source,
+        "settings": {"align": asdict(told), "data": asdict(data)},
+        "first": losses[0],
+        "last": losses[-1],
+    }
+    (out / "align.json").write_text(json.dumps(record, indent=1) + "\n", "utf-8")
+    return record
 
 
 def chinese(source: Path, out: Path, captions: Iterable[str], seed: int = 0) -> tuple[nn.Module, Any]:
@@ -55,23 +107,20 @@ def fit(
     english: Any,
     tokenize_english: Callable[[Sequence[str]], Tensor],
     batches: Iterable[Pairs],
-    steps: int,
-    learning_rate: float = 1e-3,
-    seed: int = 0,
+    config: AlignConfig,
     device: str = "cpu",
 ) -> list[float]:
     """Train the text tower of ``model`` on ``captions`` and ``parallel`` of the batches; the losses.
 
     The loss is one minus the cosine of both embeddings, and their mean squared distance.
     """
-    torch.manual_seed(seed)
+    torch.manual_seed(config.seed)
     english.requires_grad_(False).eval().to(device)
     model.requires_grad_(False).to(device)
     model.text.requires_grad_(True).train()
-    config = RetrievalConfig(steps=steps, learning_rate=learning_rate, warmup=min(20, steps))
-    optimiser = torch.optim.AdamW(model.text.parameters(), learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
+    optimiser = torch.optim.AdamW(model.text.parameters(), config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01)
     losses = []
-    for step, batch in zip(range(steps), batches, strict=False):
+    for step, batch in zip(range(config.steps), batches, strict=False):
         if batch.parallel is None:
             raise UsageError("parallel captions are needed: set data.parallel to the field that holds them")
         rows = [i for i, words in enumerate(batch.parallel) if words]
@@ -82,12 +131,14 @@ def fit(
         found = model.encode_text(tokenize([batch.captions[i] for i in rows]).to(device), normalize=True)
         loss = (1 - (found * wanted).sum(1)).mean() + (found - wanted).pow(2).mean()
         for group in optimiser.param_groups:
-            group["lr"] = learning_rate * rate(step, config)
+            group["lr"] = config.learning_rate * rate(step, config)
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         optimiser.step()
         losses.append(float(loss.detach()))
-    if len(losses) < steps:
-        raise InputError(f"the batches ended, or had no parallel captions, after {len(losses)} of {steps} steps")
+    if len(losses) < config.steps:
+        raise InputError(
+            f"the batches ended, or had no parallel captions, in {config.steps - len(losses)} of {config.steps} steps"
+        )
     model.eval()
     return losses
