@@ -26,6 +26,7 @@ from .. import bootstrap, shards
 from ..bootstrap import Estimate
 from . import metrics, probe, sheet
 from .model import TextToImage
+from .probe import STEPS as PROBE_STEPS
 from .sampling import evaluations
 
 
@@ -47,6 +48,7 @@ class EvaluateConfig:
     """Folder of a trained probe; empty: one is trained on ``train``."""
     train: tuple[str, ...] = ()
     """Shards with ``truth`` to train the probe on; not those that are evaluated."""
+    probe_steps: int = PROBE_STEPS
     prompts: str = ""
     """A file of held-out prompts, one JSON object a line: caption, truth."""
     before: str = ""
@@ -174,7 +176,7 @@ def judge_for(config: EvaluateConfig, side: int, out: Path | None = None) -> pro
     real = read(config.train, side, 10**6)
     if not real.known:
         raise InputError(f"{', '.join(config.train)}: the JSON of samples has no truth, which a probe learns from")
-    judge = probe.trained(real.images, real.truths, config.seed)
+    judge = probe.trained(real.images, real.truths, config.seed, config.probe_steps)
     if out is not None:
         judge.save(out)
     return judge

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
 from diffusers import DDIMScheduler, UNet2DConditionModel
+from typer.testing import CliRunner
 
+from tuwen.pipeline.cli import app
 from tuwen.pipeline.errors import InputError, UsageError
 from tuwen.sample_data import placed
-from tuwen.trainers.generation import evaluate, model, prune, train
+from tuwen.trainers.generation import evaluate, model, needs, prune, train
 from tuwen.trainers.generation.onnx_model import OnnxModel
 from tuwen.trainers.generation.sampling import sample
 
@@ -224,6 +228,13 @@ def test_export_draws_what_torch_draws(stages: Stages, tmp_path: Path) -> None:
     assert one.shape == (1, 3, 8, 8)
     assert np.array_equal(one, made.generate(["左边有一辆红色的汽车"], seed=3))
     assert not np.array_equal(one, made.generate(["左边有一辆红色的汽车"], seed=4))
+    words = ["generate", str(tmp_path / "onnx"), "左边有一辆红色的汽车", "-o", str(tmp_path / "car.png")]
+    done = CliRunner().invoke(app, [*words, "-n", "2", "--size", "20", "--seed", "3", "--json"], catch_exceptions=False)
+    assert json.loads(done.stdout)["steps"] == 2
+    sheet = cv2.imread(str(tmp_path / "car.png"))
+    assert sheet is not None
+    assert sheet.shape == (24, 48, 3)
+    np.testing.assert_array_equal(sheet[::3, :24:3, ::-1], (one[0].transpose(1, 2, 0) * 255).round())
     with pytest.raises(InputError, match="steps"):
         made.generate(["树"], steps=5000)
     with pytest.raises(InputError, match="export"):
@@ -246,6 +257,7 @@ def test_evaluation_has_all_figures(stages: Stages, tmp_path: Path) -> None:
     prompts.write_text("\n".join(lines))
     sets = [
         "evaluate.samples=12", "evaluate.steps=2", f"evaluate.train=[{stages.root}/old]",
+        "evaluate.probe_steps=40",
         f"evaluate.prompts={prompts}", f"evaluate.before={stages('align')}",
     ]  # fmt: skip
     told = train.train(
@@ -269,3 +281,9 @@ def test_evaluation_has_all_figures(stages: Stages, tmp_path: Path) -> None:
 def test_wrong_commands_are_told(stages: Stages, tmp_path: Path, stage: str, start: str, message: str) -> None:
     with pytest.raises((UsageError, InputError), match=message):
         train.train([str(stages.root / "old")], tmp_path / "out", stage, start, None, COMMON, "cpu")
+
+
+def test_a_missing_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "diffusers", None)
+    with pytest.raises(UsageError, match=r"pip install 'tuwen\[generation\]'"):
+        needs.diffusers()
