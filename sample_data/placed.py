@@ -45,7 +45,7 @@ class Placed(NamedTuple):
 
     kind: str
     colour: str
-    count: int
+    count: int  # type: ignore[assignment]  # a tuple has a method of that name
     place: str
 
     @property

@@ -131,7 +131,7 @@ def evaluate(
         told["ceiling"] = accuracy(judge, real_images, real.truths)
         told["chance"] = chance(real.truths[:n], names)
         if held_out:
-            captions, truths = (part[: config.samples] for part in held_out)
+            captions, truths = held_out[0][: config.samples], held_out[1][: config.samples]
             drawn = model(captions, config.steps, config.weight, config.seed + 1)
             told["held out"] = accuracy(judge, drawn, truths)
             told["held-out prompts"] = len(captions)

@@ -147,10 +147,11 @@ def _onnx(module: nn.Module, given: tuple[Tensor, ...], path: Path, inputs: list
 
 def _tokenizer(words: Any, out: Path) -> None:
     """tokenizer.json, which the package tokenizers reads; slow tokenizers are converted by transformers."""
-    from transformers import PreTrainedTokenizerFast, convert_slow_tokenizer
+    from transformers import PreTrainedTokenizerFast
+    from transformers.convert_slow_tokenizer import convert_slow_tokenizer
 
     core = words.backend_tokenizer if isinstance(words, PreTrainedTokenizerFast) else None
-    core = core or getattr(words, "_tokenizer", None) or convert_slow_tokenizer.convert_slow_tokenizer(words)
+    core = core or getattr(words, "_tokenizer", None) or convert_slow_tokenizer(words)
     core.save(str(out / "tokenizer.json"))
     (out / "padding.json").write_text(json.dumps({"id": int(words.pad_token_id or 0)}) + "\n", "utf-8")
 
@@ -204,16 +205,16 @@ def _integers(out: Path, config: ExportConfig, prompts: Sequence[str]) -> dict[s
                 extra_options={"MatMulConstBOnly": True},
             )
         integers = OnnxModel(out, unet=small)
-        error = float(
+        apart = float(
             np.mean([np.mean((integers.run(g) - whole.run(g)) ** 2) / np.mean(whole.run(g) ** 2) for g in held])
         )
         times = [(_seconds(whole, held[0]), _seconds(integers, held[0])) for _ in range(31)]
         before, after = np.median(np.array(times), axis=0).tolist()
-        pays = after <= WORTH * before and error <= ASTRAY
+        pays = after <= WORTH * before and apart <= ASTRAY
         kept = config.int8 == "always" or pays
         told = {
             "bytes": small.stat().st_size,
-            "error": error,
+            "error": apart,
             "milliseconds": [1000 * before, 1000 * after],
             "pays": bool(pays),
             "kept": bool(kept),

@@ -234,7 +234,7 @@ class _Run:
             objective = domain.Domain(made, parts["domain"], diffusion, seed)
             return objective, made, {"trained": sum(p.numel() for p in objective.parameters() if p.requires_grad)}
         elif self.name == "prune":
-            removed, table = list(parts["prune"].remove), []
+            removed, table = list(parts["prune"].remove), list[dict[str, Any]]()
             if self.world.first and not removed:
                 removed, table = prune.chosen(begin, self.sample(begin.side), parts["prune"])
             removed, table = gather_objects((removed, table))[0]
