@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...pipeline.errors import InputError, UsageError
+from ...pipeline.errors import InputError, RunError, UsageError
 from .model import Context, TextToImage, velocity
 from .onnx_model import TOLD, OnnxModel, track
 from .sampling import sample
@@ -163,7 +163,7 @@ def _check(model: TextToImage, out: Path, prompts: Sequence[str], config: Export
     theirs = made.generate(prompts, steps, config.weight, 0, noise=model_noise(model, len(prompts), 0))
     apart = float(np.abs(mine - theirs).max())
     if apart > LARGEST_DIFFERENCE:
-        raise InputError(f"the exported model's images differ from torch's by {apart:.4f}; please report this model")
+        raise RunError(f"the exported model's images differ from torch's by {apart:.4f}; please report this model")
     return apart
 
 

@@ -192,30 +192,6 @@ def test_interrupted_training_goes_on_as_if_it_had_not_been(stages: Stages, tmp_
         train.train(shards, tmp_path / "cut", "domain", start, None, [*sets, "domain.keep=2"], "cpu")
 
 
-def test_a_batch_in_parts_has_the_gradient_of_the_whole(stages: Stages) -> None:
-    """But for the noise, which is drawn per part: checked with one noise for all."""
-    from tuwen.trainers.generation.loop import Loop, Objective, TrainConfig
-
-    class Mean(Objective):
-        def __init__(self) -> None:
-            super().__init__({"line": torch.nn.Linear(12, 1)})
-
-        def forward(self, batches: Any, draw: torch.Generator) -> dict[str, torch.Tensor]:
-            images = batches[0].images.float().flatten(1)[:, :12] / 255
-            return {"loss": self.trained["line"](images).pow(2).mean()}
-
-    stream = train.PairStream(
-        train.shards.find([str(stages.root / "old")]), train.GenerationData(batch=7, shuffle=8), 8
-    )
-    batch, found = next(iter(stream)), []
-    for parts in (0, 3):
-        torch.manual_seed(0)
-        loop = Loop(Mean(), TrainConfig(micro_batch=parts))
-        loop.backward([batch])
-        found.append(torch.cat([p.grad.flatten() for p in loop.stream.parameters() if p.grad is not None]))
-    torch.testing.assert_close(found[0], found[1])
-
-
 def test_export_draws_what_torch_draws(stages: Stages, tmp_path: Path) -> None:
     told = train.train(
         [str(stages.root / "old")], tmp_path / "onnx", "export", str(stages("steps")), None,
