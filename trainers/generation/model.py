@@ -72,7 +72,7 @@ class TextToImage(DiffusionPipeline):  # type: ignore[misc]
     @property
     def place(self) -> torch.device:
         """Where the network lies."""
-        return next(self.unet.parameters()).device
+        return next(self.unet.parameters()).device  # type: ignore[no-any-return]
 
     def modules_named(self) -> dict[str, nn.Module]:
         """The parts that have weights."""
@@ -130,7 +130,7 @@ class TextToImage(DiffusionPipeline):  # type: ignore[misc]
         with torch.no_grad():
             told = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist
             noise = torch.randn(told.mean.shape, generator=draw).to(self.place)
-            return ((told.mean + told.std * noise).float() - _shift(self.vae)) * self.vae.config.scaling_factor
+            return ((told.mean + told.std * noise).float() - _shift(self.vae)) * self.vae.config.scaling_factor  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def decoded(self, latents: Tensor) -> Tensor:

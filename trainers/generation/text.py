@@ -47,7 +47,7 @@ class TextTower(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     config_name = "config.json"
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(self, text_cfg: dict[str, Any], embed_dim: int = 64) -> None:
         super().__init__()
         import_open_clip()
@@ -89,7 +89,7 @@ class TextTower(ModelMixin, ConfigMixin):  # type: ignore[misc]
                 f"{folder} has no text tower of its own (custom_text); train one with curate train retrieval"
             )
         tower.tower.load_state_dict(own)
-        return tower
+        return tower  # type: ignore[no-any-return]
 
 
 class Adapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
@@ -97,7 +97,7 @@ class Adapter(ModelMixin, ConfigMixin):  # type: ignore[misc]
 
     config_name = "config.json"
 
-    @register_to_config
+    @register_to_config  # type: ignore[untyped-decorator]
     def __init__(self, width: int, out: int, hidden: int = 0) -> None:
         super().__init__()
         hidden = hidden or 2 * out
