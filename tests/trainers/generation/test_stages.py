@@ -21,6 +21,7 @@ from tuwen.sample_data import placed
 from tuwen.trainers.generation import evaluate, model, needs, prune, train
 from tuwen.trainers.generation.onnx_model import OnnxModel
 from tuwen.trainers.generation.sampling import sample
+from tuwen.trainers.shards import PairStream, find
 
 UNET = "model.unet={sample_size: 4, block_out_channels: [8, 16], norm_num_groups: 4, cross_attention_dim: 16}"
 TEXT = "model.text={width: 16, heads: 2}"
@@ -139,7 +140,7 @@ def test_sensitivity_is_measured_and_obeyed(stages: Stages, monkeypatch: pytest.
 
     monkeypatch.setattr(prune, "_seconds", seconds)
     made = model.load(stages("align"))
-    batch = train.PairStream(train.shards.find([str(stages.root / "old")]), train.GenerationData(batch=4, shuffle=8), 8)
+    batch = PairStream(find([str(stages.root / "old")]), train.GenerationData(batch=4, shuffle=8), 8)
     removed, table = prune.chosen(made, next(iter(batch)), prune.PruneConfig(speed=1.02))
     assert len(removed) == 1
     first = [row for row in table if row["after"] == "nothing"]
