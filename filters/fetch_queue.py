@@ -16,7 +16,7 @@ from typing import cast
 import pycurl
 
 from . import tdmrep
-from .robots import Held, Rules, origin_of, rules_of
+from .robots import SECONDS, UNKNOWN_SECONDS, UNREACHABLE, Held, Rules, origin_of, rules_of
 from .transfer import Limits, Outcome, Transfer, blocked_literal
 from .urls import host_of, wire_url
 
@@ -76,6 +76,7 @@ class _Queue:
         self._hosts: Counter[str] = Counter()
         self._multi = _multi(limits)
         self._asked: set[str] = set()
+        self._news = False
 
     def run(self) -> None:
         try:
@@ -95,6 +96,8 @@ class _Queue:
 
     def _pause(self) -> float:
         """Seconds until the next waiting job may start, if that is what is waited for."""
+        if self._news:  # rules have come: what was held back for them may go
+            return 0.0
         if len(self._running) >= self._limits.concurrency:
             return 0.2
         open_ = ((j, host_of(j.url)) for j in self._waiting if not j.held_back)
@@ -109,6 +112,7 @@ class _Queue:
     def _start(self) -> None:
         """Start what may start. Hosts' turns are kept here: time in libcurl's own queue would count as connecting."""
         now, still = time.monotonic(), []
+        self._news = False
         for job in self._with_rules():
             host = host_of(job.url)
             full = len(self._running) >= self._limits.concurrency or self._hosts[host] >= self._limits.per_host
@@ -201,11 +205,21 @@ class _Queue:
         if job.rules is None:
             self._reserve(job, told)
             self._done[job.asked] = told
-        elif job.tdm:
-            _reservations().put(job.rules, tdmrep.parse(told.body))
+            return
+        self._asked.discard(job.asked)  # what is known may grow old while this queue lives
+        self._news = True
+        if job.tdm:
+            _reservations().put(job.rules, tdmrep.parse(told.body), self._tdm_seconds(job, told))
         else:
             rules = rules_of(told)
             _rules().put(job.rules, rules, rules.seconds)
+
+    def _tdm_seconds(self, job: _Job, told: Outcome) -> float:
+        """How long an answer about tdmrep.json holds: a failure not for a day, a pause as long as it lasts."""
+        if told.error not in UNREACHABLE and told.status < 500:
+            return SECONDS
+        rest = _rests().left(host_of(job.url))
+        return rest if rest > LONGEST_WAIT else UNKNOWN_SECONDS
 
     def _reserve(self, job: _Job, told: Outcome) -> None:
         """Apply what the site's tdmrep.json says of an image whose own response says nothing."""

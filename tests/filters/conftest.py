@@ -110,6 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
         if host == "mazy":
             slow = {"location": "/" + "*o" * 40 + "x", "tdm-reservation": 1}
             self.answer(200, json.dumps([slow] * 100).encode(), Content_Type="application/json")
+        elif host == "forgetful":
+            self.answer(500)
         elif host in ("reserved", "closed"):
             self.answer(200, json.dumps(rules).encode(), Content_Type="application/json")
         elif host == "soft":

@@ -331,3 +331,12 @@ def test_retry_after_is_a_number_or_a_date() -> None:
     assert soon is not None and 55 < soon <= 60
     assert seconds_asked("soon") is None
     assert seconds_asked(None) is None
+
+
+def test_what_a_host_said_may_grow_old_while_its_images_wait(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuwen.filters.robots.UNKNOWN_SECONDS", 0.3)
+    monkeypatch.setattr("tuwen.filters.fetch_queue.UNKNOWN_SECONDS", 0.3)
+    urls = [f"http://forgetful.test/slow/{i}" for i in range(6)]
+    found = fetch(web, *urls, per_host=1, retries=0)
+    assert [o.error for o in found] == [None] * 6
+    assert web.hits["forgetful.test/.well-known"] > 1
