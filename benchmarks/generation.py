@@ -82,8 +82,8 @@ class Plan:
     base: int = 1500
     align: int = 250
     domain: int = 120
-    guidance: int = 200
-    halving: int = 120
+    guidance: int = 160
+    halving: int = 100
     prune: int = 250
     curated: int = 350
     towers: int = 150
