@@ -408,7 +408,7 @@ def part_fast(bench: Bench) -> dict[str, float]:
         return made
 
     def halve(teacher: TextToImage, n: int) -> TextToImage:
-        made = steps.student(teacher)
+        made = model.copied(teacher)
         objective = steps.Steps(made, teacher, n, steps.StepsConfig(), weights_)
         bench.fit(objective, [bench.stream("train")], plan.halving, 3e-4)
         return made
