@@ -114,8 +114,9 @@ def machine() -> str:
 class Bench:
     """Data, judge and trained models of one seed, kept in a folder."""
 
-    def __init__(self, work: Path, plan: Plan, seed: int, quick: bool) -> None:
+    def __init__(self, work: Path, plan: Plan, seed: int, quick: bool = False, base_seed: int | None = None) -> None:
         self.work, self.plan, self.seed, self.quick = work, plan, seed, quick
+        self.base_seed = seed if base_seed is None else base_seed
         self.failed: list[str] = []
         for name, colours, mismatched, n in (
             ("train", placed.COLOURS, 0.0, plan.pairs),
@@ -160,6 +161,8 @@ class Bench:
 
     def base(self) -> TextToImage:
         """The English foundation."""
+        if self.base_seed != self.seed:
+            return Bench(self.work, self.plan, self.base_seed, self.quick).base()
 
         def make() -> TextToImage:
             words = [placed.caption_en(p) for p in placed.every(EVERYTHING)] + ["a picture of"]
@@ -176,6 +179,8 @@ class Bench:
 
     def chinese(self, name: str = "align", **fields: Any) -> TextToImage:
         """The foundation with a Chinese text side."""
+        if self.base_seed != self.seed and name == "align":
+            return Bench(self.work, self.plan, self.base_seed, self.quick).chinese()
         config = align.AlignConfig(**fields)
 
         def make() -> TextToImage:
@@ -359,9 +364,7 @@ def part_domain(bench: Bench) -> dict[str, float]:
     return told
 
 
-def tuned(
-    bench: Bench, start: TextToImage, wrong: float = 0.0, on: str = "new", n: int = 0, **fields: Any
-) -> TextToImage:
+def tuned(bench: Bench, start: TextToImage, wrong: float = 0.0, on: str = "new", **fields: Any) -> TextToImage:
     """``start`` tuned on a set of shards."""
     settings = domain.DomainConfig(old=("old",), wrong=wrong, **{"lora": lora.LoraConfig(), **fields})
     made = model.copied(start)
@@ -369,7 +372,7 @@ def tuned(
     streams = [bench.stream(on, 16, negatives=1 if wrong else 0)]
     if settings.replay or settings.keep:
         streams.append(bench.stream("train", 16))
-    bench.fit(objective, streams, n or bench.plan.domain, 5e-4 if settings.lora is None else 2e-3)
+    bench.fit(objective, streams, bench.plan.domain, 5e-4 if settings.lora is None else 1e-3)
     objective.finish()
     return made
 
@@ -666,6 +669,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--base-seed", type=int, help="all seeds begin with the base and the alignment of this one")
     parser.add_argument("--work", type=Path, help="folder that keeps what was trained")
     parser.add_argument("--quick", action="store_true", help="only that it runs")
     parser.add_argument("--check", action="store_true", help="exit 1 where something that is promised does not hold")
@@ -679,7 +683,7 @@ def main() -> None:
         for name in given.parts:
             told = []
             for seed in range(given.first, given.first + given.seeds):
-                bench = Bench(work, QUICK if given.quick else Plan(), seed, given.quick)
+                bench = Bench(work, QUICK if given.quick else Plan(), seed, given.quick, given.base_seed)
                 told.append(PARTS[name](bench))
                 failed += bench.failed
             if len(told) > 1:
