@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -82,6 +82,8 @@ class Plan:
     base: int = 1500
     align: int = 250
     domain: int = 120
+    lora_rate: float = 2e-3
+    """Learning rate of the adapters; the weights themselves are tuned at 5e-4."""
     guidance: int = 160
     halving: int = 100
     prune: int = 250
@@ -340,7 +342,8 @@ def part_domain(bench: Bench) -> dict[str, float]:
     }
     print(
         f"domain, seed {bench.seed}: {' and '.join(placed.NEW_COLOURS)} are new; "
-        f"{bench.plan.domain} steps, 16 new pairs in each, and 16 old ones where there is replay"
+        f"{bench.plan.domain} steps, 16 new pairs in each, "
+        f"and 16 old ones where there is replay; adapters at {bench.plan.lora_rate:g}"
     )
     print(
         f"  before                         new {share(before['new']['all'])}  old {share(before['old']['all'])}",
@@ -349,7 +352,9 @@ def part_domain(bench: Bench) -> dict[str, float]:
     told: dict[str, float] = {}
     found = {}
     for name, fields in ARMS.items():
-        made = bench.kept(f"domain-{name.split(' (')[0].replace(' ', '')}", lambda f=fields: tuned(bench, start, **f))
+        rate = "" if "lora" in fields else f"-{bench.plan.lora_rate:g}"
+        label = f"domain-{name.split(' (')[0].replace(' ', '')}{rate}"
+        made = bench.kept(label, lambda f=fields: tuned(bench, start, **f))
         now = {n: bench.right(bench.draw(made, a, few), a) for n, a in (("new", bench.new), ("old", bench.asked))}
         gain = bootstrap.mean(now["new"]["all"] - before["new"]["all"])
         lost = bootstrap.mean(before["old"]["all"] - now["old"]["all"])
@@ -372,7 +377,7 @@ def tuned(bench: Bench, start: TextToImage, wrong: float = 0.0, on: str = "new",
     streams = [bench.stream(on, 16, negatives=1 if wrong else 0)]
     if settings.replay or settings.keep:
         streams.append(bench.stream("train", 16))
-    bench.fit(objective, streams, bench.plan.domain, 5e-4 if settings.lora is None else 1e-3)
+    bench.fit(objective, streams, bench.plan.domain, 5e-4 if settings.lora is None else bench.plan.lora_rate)
     objective.finish()
     return made
 
@@ -671,6 +676,7 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--base-seed", type=int, help="all seeds begin with the base and the alignment of this one")
     parser.add_argument("--work", type=Path, help="folder that keeps what was trained")
+    parser.add_argument("--lora-rate", type=float, default=Plan.lora_rate, help="learning rate of adapters in domain")
     parser.add_argument("--quick", action="store_true", help="only that it runs")
     parser.add_argument("--check", action="store_true", help="exit 1 where something that is promised does not hold")
     given = parser.parse_args()
@@ -683,7 +689,8 @@ def main() -> None:
         for name in given.parts:
             told = []
             for seed in range(given.first, given.first + given.seeds):
-                bench = Bench(work, QUICK if given.quick else Plan(), seed, given.quick, given.base_seed)
+                plan = replace(QUICK if given.quick else Plan(), lora_rate=given.lora_rate)
+                bench = Bench(work, plan, seed, given.quick, given.base_seed)
                 told.append(PARTS[name](bench))
                 failed += bench.failed
             if len(told) > 1:
