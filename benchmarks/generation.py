@@ -26,7 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -82,8 +82,10 @@ class Plan:
     base: int = 1500
     align: int = 250
     domain: int = 120
-    guidance: int = 200
-    halving: int = 120
+    lora_rate: float = 2e-3
+    """Learning rate of the adapters; the weights themselves are tuned at 5e-4."""
+    guidance: int = 160
+    halving: int = 100
     prune: int = 250
     curated: int = 350
     towers: int = 150
@@ -114,8 +116,9 @@ def machine() -> str:
 class Bench:
     """Data, judge and trained models of one seed, kept in a folder."""
 
-    def __init__(self, work: Path, plan: Plan, seed: int, quick: bool) -> None:
+    def __init__(self, work: Path, plan: Plan, seed: int, quick: bool = False, base_seed: int | None = None) -> None:
         self.work, self.plan, self.seed, self.quick = work, plan, seed, quick
+        self.base_seed = seed if base_seed is None else base_seed
         self.failed: list[str] = []
         for name, colours, mismatched, n in (
             ("train", placed.COLOURS, 0.0, plan.pairs),
@@ -160,6 +163,8 @@ class Bench:
 
     def base(self) -> TextToImage:
         """The English foundation."""
+        if self.base_seed != self.seed:
+            return Bench(self.work, self.plan, self.base_seed, self.quick).base()
 
         def make() -> TextToImage:
             words = [placed.caption_en(p) for p in placed.every(EVERYTHING)] + ["a picture of"]
@@ -176,6 +181,8 @@ class Bench:
 
     def chinese(self, name: str = "align", **fields: Any) -> TextToImage:
         """The foundation with a Chinese text side."""
+        if self.base_seed != self.seed and name == "align":
+            return Bench(self.work, self.plan, self.base_seed, self.quick).chinese()
         config = align.AlignConfig(**fields)
 
         def make() -> TextToImage:
@@ -335,7 +342,8 @@ def part_domain(bench: Bench) -> dict[str, float]:
     }
     print(
         f"domain, seed {bench.seed}: {' and '.join(placed.NEW_COLOURS)} are new; "
-        f"{bench.plan.domain} steps, 16 new pairs in each, and 16 old ones where there is replay"
+        f"{bench.plan.domain} steps, 16 new pairs in each, "
+        f"and 16 old ones where there is replay; adapters at {bench.plan.lora_rate:g}"
     )
     print(
         f"  before                         new {share(before['new']['all'])}  old {share(before['old']['all'])}",
@@ -344,7 +352,9 @@ def part_domain(bench: Bench) -> dict[str, float]:
     told: dict[str, float] = {}
     found = {}
     for name, fields in ARMS.items():
-        made = bench.kept(f"domain-{name.split(' (')[0].replace(' ', '')}", lambda f=fields: tuned(bench, start, **f))
+        rate = "" if "lora" in fields else f"-{bench.plan.lora_rate:g}"
+        label = f"domain-{name.split(' (')[0].replace(' ', '')}{rate}"
+        made = bench.kept(label, lambda f=fields: tuned(bench, start, **f))
         now = {n: bench.right(bench.draw(made, a, few), a) for n, a in (("new", bench.new), ("old", bench.asked))}
         gain = bootstrap.mean(now["new"]["all"] - before["new"]["all"])
         lost = bootstrap.mean(before["old"]["all"] - now["old"]["all"])
@@ -359,9 +369,7 @@ def part_domain(bench: Bench) -> dict[str, float]:
     return told
 
 
-def tuned(
-    bench: Bench, start: TextToImage, wrong: float = 0.0, on: str = "new", n: int = 0, **fields: Any
-) -> TextToImage:
+def tuned(bench: Bench, start: TextToImage, wrong: float = 0.0, on: str = "new", **fields: Any) -> TextToImage:
     """``start`` tuned on a set of shards."""
     settings = domain.DomainConfig(old=("old",), wrong=wrong, **{"lora": lora.LoraConfig(), **fields})
     made = model.copied(start)
@@ -369,7 +377,7 @@ def tuned(
     streams = [bench.stream(on, 16, negatives=1 if wrong else 0)]
     if settings.replay or settings.keep:
         streams.append(bench.stream("train", 16))
-    bench.fit(objective, streams, n or bench.plan.domain, 5e-4 if settings.lora is None else 2e-3)
+    bench.fit(objective, streams, bench.plan.domain, 5e-4 if settings.lora is None else bench.plan.lora_rate)
     objective.finish()
     return made
 
@@ -408,7 +416,7 @@ def part_fast(bench: Bench) -> dict[str, float]:
         return made
 
     def halve(teacher: TextToImage, n: int) -> TextToImage:
-        made = steps.student(teacher)
+        made = model.copied(teacher)
         objective = steps.Steps(made, teacher, n, steps.StepsConfig(), weights_)
         bench.fit(objective, [bench.stream("train")], plan.halving, 3e-4)
         return made
@@ -666,7 +674,9 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--base-seed", type=int, help="all seeds begin with the base and the alignment of this one")
     parser.add_argument("--work", type=Path, help="folder that keeps what was trained")
+    parser.add_argument("--lora-rate", type=float, default=Plan.lora_rate, help="learning rate of adapters in domain")
     parser.add_argument("--quick", action="store_true", help="only that it runs")
     parser.add_argument("--check", action="store_true", help="exit 1 where something that is promised does not hold")
     given = parser.parse_args()
@@ -679,7 +689,8 @@ def main() -> None:
         for name in given.parts:
             told = []
             for seed in range(given.first, given.first + given.seeds):
-                bench = Bench(work, QUICK if given.quick else Plan(), seed, given.quick)
+                plan = replace(QUICK if given.quick else Plan(), lora_rate=given.lora_rate)
+                bench = Bench(work, plan, seed, given.quick, given.base_seed)
                 told.append(PARTS[name](bench))
                 failed += bench.failed
             if len(told) > 1:

@@ -12,13 +12,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...pipeline.errors import UsageError
 from .. import lora
 from ..shards import Pairs
 from . import objectives
-from .base import DiffusionConfig, dropped, noisy
+from .base import DiffusionConfig, Noisy, dropped, noisy, set_text
 from .loop import Objective
 from .model import Context, TextToImage, copied, frozen, velocity
 
@@ -57,9 +57,7 @@ class Domain(Objective):
             self.held = [model, frozen(copied(model))] if config.keep else [model]
             for part in parts.values():
                 part.requires_grad_(True)
-            unused = getattr(getattr(model.text_encoder, "tower", None), "text_projection", None)
-            if isinstance(unused, nn.Parameter):
-                unused.requires_grad_(False)
+            set_text(model, True)
         else:
             for i, part in enumerate(parts.values()):
                 lora.attach(part, config.lora, seed + i)
@@ -97,11 +95,8 @@ class Domain(Objective):
             loss = loss + config.keep * losses["keep"]
         return {"loss": loss, **losses}
 
-    def _wrong(self, at: object, right: Tensor, captions: list[str], negatives: list[list[str]]) -> Tensor:
+    def _wrong(self, at: Noisy, right: Tensor, captions: list[str], negatives: list[list[str]]) -> Tensor:
         """The hinge over pairs that have a negative and a caption."""
-        from .base import Noisy
-
-        assert isinstance(at, Noisy)
         rows = [i for i, some in enumerate(negatives) if some and captions[i]]
         if not rows:
             return right.sum() * 0
