@@ -25,10 +25,7 @@ def part_towers(bench: Bench) -> dict[str, float]:
     if not (folder / towers.WEIGHTS).is_file():
         towers.prepare(config, folder, words)
         clip, tokenize, _ = towers.build(folder, bench.seed)
-        plain = RetrievalConfig(
-            steps=2 * bench.plan.towers, warmup=20, threshold_weight=0.0, seed=bench.seed, learning_rate=2e-3
-        )
-        fit(clip, tokenize, bench.stream("train", 64, caption="caption_en"), plain)
+        fit(clip, tokenize, bench.stream("train", 64, caption="caption_en"), plain(bench, 2 * bench.plan.towers))
         towers.save_weights(clip, folder)
     print(f"towers, seed {bench.seed}: {bench.plan.towers} steps of 64 captions in two languages, no images")
     chinese = [placed.caption(p, rng) for p in placed.every() for _ in range(3)]
@@ -44,12 +41,9 @@ def part_towers(bench: Bench) -> dict[str, float]:
         )
         batches = bench.stream("train", 64, parallel="caption_en")
         if pairs_alone:
-            plain = RetrievalConfig(
-                steps=bench.plan.towers, warmup=20, threshold_weight=0.0, seed=bench.seed, learning_rate=2e-3
-            )
             model_.visual.requires_grad_(False)
             model_.logit_scale.requires_grad_(False)
-            fit(model_, words_, batches, plain)
+            fit(model_, words_, batches, plain(bench, bench.plan.towers))
         else:
             aligned = align_towers.AlignConfig(bench.plan.towers, 2e-3, 20, bench.seed)
             align_towers.fit(model_, words_, english, tokenize, batches, aligned)
@@ -63,6 +57,11 @@ def part_towers(bench: Bench) -> dict[str, float]:
     gain = bootstrap.mean(hits["Chinese, parallel captions"] - hits["Chinese, as many pairs"])
     bench.verdict(f"over as many image-text pairs by {gain}", gain.value > 0, valid)
     return told
+
+
+def plain(bench: Bench, steps: int) -> RetrievalConfig:
+    """The contrastive loss alone."""
+    return RetrievalConfig(steps=steps, warmup=20, threshold_weight=0.0, seed=bench.seed, learning_rate=2e-3)
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 The default is LoRA with replay and learning without forgetting: each batch of the domain comes with old samples from
 their shards, on which the network learns from the image and must also keep the output it had. Shards make replay
-cheap, and the distillation term alone, on narrow batches, holds little (docs/generation.md has the figures).
+cheap, and the old output is a target without the noise of the image's own (docs/generation.md has the figures).
 """
 
 from __future__ import annotations
