@@ -27,7 +27,7 @@ import platform
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -112,11 +112,9 @@ class Bench:
             network, task = self._new(seed)
             model = of_network(network, {"task": task}, (self.train, self.test))
             pairs = self.pairs(model, seed, teach=False)
-            kinds = network.every()
             config = DistilConfig(steps=self.given.teacher_steps, learning_rate=3e-3, warmup=20, seed=seed)
-            for unit in kinds:  # other branches stand by, untrained
-                assert unit.chosen == unit.options[0]
             finetune(network, model.task, pairs, config)
+            pairs.close()
             networks.save(network, folder, {"task": task})
         network, told = networks.load(folder)
         return of_network(network, told, (self.train, self.test))
@@ -129,7 +127,7 @@ class Bench:
         task = {"kind": "classify", "field": "concept", "labels": labels, "side": self.subject.side, "std": 0.25}
         return Network(designs.residual_cnn(len(labels), (16, 32, 64))), task
 
-    def pairs(self, model: Model, seed: int, teach: bool = True) -> Iterator[Batch]:
+    def pairs(self, model: Model, seed: int, teach: bool = True) -> Generator[Batch, None, None]:
         """Training batches of a seed."""
         config = shards.DataConfig(batch=self.subject.batch, seed=seed, crop=0.8 if self.name == "cnn" else 1.0)
         made = shards.loader(shards.PairStream(self.train, config, model.side))
@@ -177,6 +175,7 @@ class Bench:
             more = {"train": False} if arm == "untrained" else {}
             network = control(search, batches, self.subject.metric, **more)
         seconds = time.process_time() - started
+        batches.close()
         shipped, measured = others["measuring"].final(network)
         reference = others["measuring"].reference
         quality = model.task.quality(lambda x: outputs(shipped, x), tests)
