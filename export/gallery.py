@@ -79,7 +79,7 @@ def make_cards(
     wanted = [c for c in dict.fromkeys([*PLACE, *_SAID, *_ALSO, *SPANS, *sorted(roots)]) if c in held]
     rows = ledger.join(places.lazy().select(PLACE).unique(), on=PLACE, how="semi").select(wanted).collect()
     rows = rows.with_columns(pl.lit(None, dtype=COLUMNS[c].dtype).alias(c) for c in sorted(roots - set(held)))
-    hidden = rows.select(_h=hide(recipe))["_h"]
+    hidden = rows.with_columns(_hidden=hide(recipe))["_hidden"]  # a literal alone would make one row
     why = because(rows, compared)
     pictures = set(thumbs.select(PLACE).rows())
     return {

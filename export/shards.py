@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -58,14 +58,32 @@ def _plain(column: pl.Series) -> list[Any]:
 
 def write_shard(path: str, samples: Iterable[tuple[str, bytes, str, dict[str, Any]]]) -> ShardInfo:
     """Write (key, JPEG, caption, JSON) samples, given in the order of their keys, and publish the tar."""
+    made = ((k, {"jpg": image, "json": _encode(told).encode(), "txt": c.encode()}) for k, image, c, told in samples)
+    return write_files(path, made)
+
+
+def write_clips(path: str, samples: Iterable[tuple[str, Sequence[bytes], str, dict[str, Any]]]) -> ShardInfo:
+    """The same with several JPEGs in each sample: KEY.00.jpg, KEY.01.jpg, … in their order in time."""
+    made = (
+        (
+            key,
+            {f"{i:02d}.jpg": frame for i, frame in enumerate(frames)}
+            | {"json": _encode(told).encode(), "txt": caption.encode()},
+        )
+        for key, frames, caption, told in samples
+    )
+    return write_files(path, made)
+
+
+def write_files(path: str, samples: Iterable[tuple[str, Mapping[str, bytes]]]) -> ShardInfo:
+    """Write (key, files by extension) in the order of keys, and publish the tar."""
     count, last = 0, ""
     with files.publish(path) as temporary, UstarWriter(temporary, "tuwen", digest=True) as tar:
-        for key, image, caption, told in samples:
+        for key, members in samples:
             if key <= last:
                 raise ValueError(f"samples must come in the order of their keys, once each: {key} after {last}")
-            tar.add(f"{key}.jpg", image)
-            tar.add(f"{key}.json", _encode(told).encode())
-            tar.add(f"{key}.txt", caption.encode())
+            for kind, content in members.items():
+                tar.add(f"{key}.{kind}", content)
             count, last = count + 1, key
     return ShardInfo(path.rsplit("/", 1)[-1], count, tar.size, tar.sha256)
 

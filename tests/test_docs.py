@@ -155,7 +155,7 @@ def test_the_stage_of_the_page(folder: Path, tmp_path: Path, monkeypatch: pytest
         here("run", "in", "-o", "out", "-r", "mine.yaml", "-j", "1")
         ledger = pl.read_parquet(tmp_path / "out" / "ledger" / "*.parquet").sort("origin")
         assert ledger["reason"].to_list() == [None, "caption_of_digits", None]
-        assert "digits.most = 0.4" in here("why", "out", ledger["key"][1]).stdout
+        assert "chars 0.8 > 0.4 (digits.most)" in here("why", "out", ledger["key"][1]).stdout
         here("replay", "out", "-o", "stricter", "--set", "digits.most=0.1")
         again = pl.read_parquet(tmp_path / "stricter" / "ledger" / "*.parquet").sort("origin")
         assert again["reason"].to_list() == [None, "caption_of_digits", "caption_of_digits"]

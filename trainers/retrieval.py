@@ -103,6 +103,7 @@ def fit(
     board: Path | None = None,
     tell: Callable[[dict[str, Any]], None] | None = None,
     described: Mapping[str, Any] | None = None,
+    make: type[Loop] = Loop,
 ) -> list[dict[str, Any]]:
     """Train ``model`` in place until ``config.steps`` steps are done; returns one record per interval.
 
@@ -110,9 +111,9 @@ def fit(
     Records also go to ``log`` (JSON lines), ``board`` (TensorBoard) and ``tell``. Checkpoints go to ``folder``;
     ``resume`` is one to go on from, with ``batches`` that begin where it left off. Under torchrun every rank calls
     this with its ``world`` and its own batches. ``described`` are the settings that a checkpoint keeps, where they are
-    more than ``config``.
+    more than ``config``; ``make`` is a loop with a loss of its own.
     """
-    loop = Loop(model, tokenize, config, world)
+    loop = make(model, tokenize, config, world)
     if resume is not None:
         checkpoints.load(loop, resume)
     # Of each worker of this rank, the samples that it has taken.

@@ -11,7 +11,7 @@ import io
 import json
 import re
 import tarfile
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -65,6 +65,8 @@ class Pairs(NamedTuple):
     """Which of this rank's workers made the batch, and how many samples it had taken by then."""
     unusable: int = 0
     """Samples without an image or a caption that were passed over while this batch was made."""
+    parallel: list[str] | None = None
+    """The same captions in another language, where they were asked for; "" where a sample has none."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,10 @@ class DataConfig:
     """Hard negatives taken from each pair at most."""
     crop: float = 0.9
     """Least share of the image's area that a random crop keeps (open_clip's default); 1 takes the whole image."""
+    caption: str = ""
+    """Field of the JSON that holds the caption to train on, as caption_en; empty: the caption itself."""
+    parallel: str = ""
+    """Field of the JSON with the same caption in another language, for training on pairs of captions."""
 
 
 @dataclass(frozen=True)
@@ -169,7 +175,7 @@ class _Counter:
         fs, inner = files.filesystem(path)
         if told and int(told["bytes"]) == fs.size(inner):
             return int(told["samples"])
-        return sum(1 for _ in _members(path, names_only=True))
+        return sum(1 for _ in members(path, names_only=True))
 
     @staticmethod
     def _read(index: str) -> dict[str, Any]:
@@ -181,7 +187,7 @@ class _Counter:
             return {}
 
 
-def _members(path: str, names_only: bool = False) -> Iterator[tuple[str, dict[str, bytes]]]:
+def members(path: str, names_only: bool = False) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(key, files by extension) of each sample of a shard, in order; neighbours of one key are one sample."""
     key, held = None, dict[str, bytes]()
     try:
@@ -208,15 +214,20 @@ def _members(path: str, names_only: bool = False) -> Iterator[tuple[str, dict[st
 
 def samples(path: str) -> Iterator[Sample]:
     """All samples of one shard, in order, usable or not."""
-    for key, held in _members(path):
-        try:
-            told = json.loads(held["json"]) if held.get("json") else {}
-        except ValueError:
-            told = {}
-        told = told if isinstance(told, dict) else {}
-        image = next((held[kind] for kind in IMAGES if held.get(kind)), b"")
-        caption = held["txt"].decode("utf-8", "replace").strip() if "txt" in held else str(told.get("caption") or "")
-        yield Sample(key, image, caption, told)
+    for key, held in members(path):
+        caption, told = told_of(held)
+        yield Sample(key, next((held[kind] for kind in IMAGES if held.get(kind)), b""), caption, told)
+
+
+def told_of(held: Mapping[str, bytes]) -> tuple[str, dict[str, Any]]:
+    """The caption of a sample's files (txt, else ``caption`` in json), and what its JSON says; both may be empty."""
+    try:
+        told = json.loads(held["json"]) if held.get("json") else {}
+    except ValueError:
+        told = {}
+    told = told if isinstance(told, dict) else {}
+    caption = held["txt"].decode("utf-8", "replace").strip() if "txt" in held else str(told.get("caption") or "")
+    return caption, told
 
 
 def every(shards: Shards, rank: int = 0, ranks: int = 1) -> Iterator[Sample]:
@@ -332,13 +343,15 @@ class PairStream(IterableDataset[Pairs]):
     def _batch(self, reader: Reader, number: int, worker: int) -> Pairs:
         images = np.empty((self.size, 3, self.side, self.side), np.uint8)
         captions: list[str] = []
+        parallel: list[str] = []
         negatives: list[list[str]] = []
         keys: list[str] = []
         unusable = on_end = 0
         while len(captions) < self.size:
             sample = next(reader)
             rng = np.random.default_rng([self.config.seed, number, reader.position])
-            picture = crop(sample.image, self.side, self.config.crop, rng) if sample.usable else None
+            wanted = sample.usable and (not self.config.caption or sample.told.get(self.config.caption))
+            picture = crop(sample.image, self.side, self.config.crop, rng) if wanted else None
             if picture is None:
                 unusable, on_end = unusable + 1, on_end + 1
                 if on_end == MOST_UNUSABLE:
@@ -350,6 +363,7 @@ class PairStream(IterableDataset[Pairs]):
             on_end = 0
             images[len(captions)] = picture.transpose(2, 0, 1)
             captions.append(self._caption(sample, rng))
+            parallel.append(str(sample.told.get(self.config.parallel) or ""))
             negatives.append(self._negatives(sample, rng))
             keys.append(sample.key)
         return Pairs(
@@ -359,9 +373,12 @@ class PairStream(IterableDataset[Pairs]):
             tuple(keys),
             (worker, reader.position),
             unusable,
+            parallel if self.config.parallel else None,
         )
 
     def _caption(self, sample: Sample, rng: np.random.Generator) -> str:
+        if self.config.caption:
+            return str(sample.told[self.config.caption])
         made = sample.told.get("caption_synthetic")
         return str(made) if made and rng.random() < self.config.synthetic else sample.caption
 

@@ -87,7 +87,7 @@ def _train(
         std=tuple(preprocess.get("std", OPENAI_STD)),
         negatives=data.negatives,
     )
-    stream = PairStream(found, data, _side(model), world.rank, world.ranks, positions, done)
+    stream = PairStream(found, data, square(model), world.rank, world.ranks, positions, done)
     board = out / "tensorboard"
     records = fit(
         model,
@@ -146,7 +146,8 @@ def _left(resume: Path | None, told: dict[str, Any], world: World) -> tuple[list
     return before["positions"][world.rank], int(before["step"])
 
 
-def _side(model: Any) -> int:
+def square(model: Any) -> int:
+    """Pixels of the side of what the model sees."""
     size = model.visual.image_size
     height, width = size if isinstance(size, tuple | list) else (size, size)
     if height != width:

@@ -18,7 +18,7 @@ from ...pipeline.errors import InputError
 from ..losses import contrastive
 from ..retrieval import caption_group
 from ..shards import Pairs, Shards, every
-from ..student import distillation
+from ..student import Targets, distillation
 
 Run = Callable[[Tensor], Tensor]
 TEMPERATURE = 2.0
@@ -82,7 +82,8 @@ class Retrieval:
         if batch.teacher is None:
             return {"loss": own, "task": own}
         taught = F.normalize(batch.teacher, dim=-1)
-        distil = distillation(rows, others, self.scale, self.scale * taught @ others.T)
+        targets = Targets.of(taught, others, self.scale)
+        distil = distillation(rows, others, self.scale, targets.to_text, targets.to_image)
         distil = distil + 4 * (1 - (rows * taught).sum(1).mean())
         return {"loss": own + distil, "task": own, "distil": distil}
 

@@ -17,6 +17,7 @@ from PIL import Image
 from tests.export.browse.conftest import Served, ask
 
 pytest.importorskip("selenium")
+from selenium.common.exceptions import StaleElementReferenceException
 from selenium.webdriver.common.keys import Keys
 
 
@@ -49,9 +50,15 @@ def browser() -> Iterator[Any]:
 
 
 def until(test: Callable[[], Any], seconds: float = 20) -> Any:
-    """What ``test`` gives, once it gives something."""
+    """What ``test`` gives, once it gives something; the page may redraw what ``test`` is just looking at."""
     end = time.monotonic() + seconds
-    while not (told := test()) and time.monotonic() < end:
+    while True:
+        try:
+            told = test()
+        except StaleElementReferenceException:
+            told = None
+        if told or time.monotonic() > end:
+            break
         time.sleep(0.05)
     assert told
     return told
