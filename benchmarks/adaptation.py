@@ -59,8 +59,8 @@ SIZES = {"image": (5000, 1600), "video": (1800, 1000)}
 _IMAGE = Parts(
     model=LightConfig(side=24),
     base=BaseConfig(steps=400),
-    devices=DevicesConfig(train=256, validation=3, test=8),
-    cloud=CloudConfig(steps=800, batch=8),
+    devices=DevicesConfig(train=256, validation=2, test=8),
+    cloud=CloudConfig(steps=1200, batch=8),
     rivals=RivalsConfig(steps=(15, 40, 80), batch=16),
 )
 PARTS = {
