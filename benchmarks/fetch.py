@@ -4,7 +4,8 @@
     python benchmarks/fetch.py addresses
     python benchmarks/fetch.py speed --img2dataset /path/to/python [--images 2000] [--rounds 3]
 
-All servers are this program's own, on 127.0.0.1. ``speed`` gives both the same JPEGs from the same server and the
+All servers are this program's own, on 127.0.0.1. ``outcomes`` and ``addresses`` end with 1 where a class is wrong or an
+address is reached. ``speed`` gives both the same JPEGs from the same server and the
 same 64 transfers at once in one process, and takes whole commands, from a list of URLs to a tar: bytes as they
 came (tuwen's recipe is ``fetch`` alone, img2dataset runs with ``disable_all_reencoding``, so neither decodes an image),
 or JPEGs of at most 256 pixels at quality 95. What a command costs beside its images (imports, mostly) is measured with
@@ -19,6 +20,7 @@ import argparse
 import json
 import os
 import platform
+import socket
 import statistics
 import subprocess
 import sys
@@ -26,7 +28,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
@@ -46,49 +48,120 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 TRANSFERS = 64
 DRAWN = 2000
-PATHS = (
-    *("ok", "missing", "broken", "later", "page", "nothing", "gzip", "declared", "endless", "short", "silent"),
-    *("drip", "headers", "half", "reset", "hangup", "noai", "tdm", "circle", "ever", "inwards", "tofile"),
-)
+EXPECTED = {
+    "ok": "ok",
+    "missing": "http_404",
+    "broken": "http_500",
+    "later": "http_429",
+    "page": "not_an_image",
+    "nothing": "empty",
+    "gzip": "not_an_image",
+    "bomb": "not_an_image",
+    "declared": "too_large",
+    "endless": "too_large",
+    "short": "reset",
+    "half": "reset",
+    "reset": "reset",
+    "hangup": "empty",
+    "silent": "timeout_read",
+    "drip": "timeout_read",
+    "headers": "timeout_read",
+    "flood": "bad_response",
+    "noai": "opted_out",
+    "tdm": "opted_out",
+    "circle": "redirect_loop",
+    "ever": "redirect_loop",
+    "inwards": "blocked_address",
+    "tofile": "bad_url",
+}
+"""What the test suite's hostile web does under each path, a host of its own for each, and the class that is right."""
+
+ELSEWHERE = {
+    "http://deny.test/ok": "robots",
+    "http://ill.test/ok": "robots",
+    "http://stuck.test/ok": "timeout_read",
+    "http://cut.test/ok": "reset",
+    "http://reserved.test/ok/kept/a.png": "opted_out",
+    "http://mazy.test/ok": "ok",
+    "https://plain.test/ok": "tls",
+    "http://deaf.nowhere/ok": "timeout_connect",
+    "http://dead.nowhere/ok": "refused",
+    "http://no-such-host.invalid/a": "dns",
+    "ftp://ok.test/a.jpg": "bad_url",
+    "file:///etc/passwd": "bad_url",
+}
+"""The same where the host is what misbehaves, its robots.txt or its tdmrep.json."""
+
 ADDRESSES = (
-    *("127.0.0.1", "2130706433", "0177.0.0.1", "0x7f.1", "0x7f000001", "127.1", "localhost", "[::1]", "0.0.0.0"),
-    *("[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[64:ff9b::7f00:1]", "[2002:7f00:1::]", "10.0.0.1", "172.16.0.1"),
-    *("192.168.1.1", "169.254.169.254", "[fd00:ec2::254]", "100.100.100.200", "168.63.129.16", "[fe80::1]"),
-    *("224.0.0.1", "255.255.255.255", "100.64.0.1"),
+    *("127.0.0.1", "2130706433", "017700000001", "0177.0.0.1", "0x7f.1", "0x7f000001", "127.1", "0", "0.0.0.0"),
+    *("127。0。0。1", "①②⑦.0.0.1", "%31%32%37.0.0.1", "good.example@127.0.0.1", "localhost", "LOCALHOST."),
+    *("[::1]", "[::]", "[::ffff:127.0.0.1]", "[::ffff:7f00:1]", "[::127.0.0.1]", "[::ffff:0:127.0.0.1]"),
+    *("[64:ff9b::7f00:1]", "[64:ff9b:1::7f00:1]", "[2002:7f00:1::]", "[2001:0:7f00:1::]", "[fe80::1]", "[fec0::1]"),
+    *("10.0.0.1", "172.16.0.1", "192.168.1.1", "100.64.0.1", "169.254.169.254", "[fd00:ec2::254]"),
+    *("100.100.100.200", "168.63.129.16", "224.0.0.1", "[ff02::1]", "255.255.255.255"),
 )
 
 
 def outcomes(options: argparse.Namespace) -> None:
-    """What becomes of each kind of misbehaviour, all asked for at once, a good address among them."""
-    with hostile() as web:
-        limits = Limits(connect_to=(("*.test", web.at),), max_bytes=200_000, total_seconds=1.0, retries=0)
-        urls = [f"http://bad.test/{path}" for path in PATHS]
-        urls += ["http://deny.test/ok", "http://ill.test/ok", "http://no-such-host.invalid/a", "https://bad.test/ok"]
-        urls += ["ftp://bad.test/a.jpg", "file:///etc/passwd"]
+    """What becomes of each kind of misbehaviour, all asked for at once, good addresses among them."""
+    expected = {f"http://{path}.test/{path}": outcome for path, outcome in EXPECTED.items()} | ELSEWHERE
+    with hostile() as web, deaf_and_dead() as (deaf, dead):
+        stand_ins = (("deaf.nowhere", deaf), ("dead.nowhere", dead), ("*.test", web.at))
+        limits = Limits(connect_to=stand_ins, max_bytes=200_000, total_seconds=1.0, connect_seconds=0.7, retries=0)
         started = time.monotonic()
-        found = fetch_all(urls, limits)
+        found = fetch_all(list(expected), limits)
         wall = time.monotonic() - started
-    print(f"{'asked for':32} {'outcome':16} status     ms  detail")
-    for url, told in found.items():
+    print(f"{'asked for':34} {'outcome':16} status     ms  detail")
+    wrong = 0
+    for url, right in expected.items():
+        told = found[url]
         outcome, detail = told.error or "ok", (told.detail or "")[:70]
-        print(f"{url:32} {outcome:16} {told.status:6} {told.milliseconds:6}  {detail}")
-    print(f"{len(urls)} addresses in {wall:.2f} s, with a limit of 1 s each and one thread")
+        wrong += outcome != right
+        print(f"{url:34} {outcome:16} {told.status:6} {told.milliseconds:6}  {detail}")
+        if outcome != right:
+            print(f"{'':34} WRONG, expected {right}")
+    hosts = len({url.split("/")[2] for url in expected})
+    print(f"{len(expected)} addresses of {hosts} hosts in {wall:.2f} s, with a limit of 1 s each and one thread")
+    print(f"in another class than expected: {wrong}")
+    if wrong:
+        raise SystemExit(1)
 
 
 def addresses(options: argparse.Namespace) -> None:
     """Private and disguised addresses, directly and as the target of a redirect; none may be reached."""
-    reached = 0
+    names = [*ADDRESSES, socket.gethostname()]
+    reached = refused = 0
     with hostile() as web:
         port = web.at.split(":")[1]
         limits = Limits(total_seconds=2.0, connect_seconds=2.0, retries=0)
-        for address in ADDRESSES:
-            told = fetch_all([f"http://{address}:{port}/ok"], limits)[f"http://{address}:{port}/ok"]
-            reached += told.body is not None
-            print(f"{address:22} {told.error or 'REACHED':16} {(told.detail or '')[:80]}")
-        redirected = fetch_all(["http://a.test/inwards"], Limits(connect_to=(("*.test", web.at),), retries=0))
-        told = redirected["http://a.test/inwards"]
-        print(f"{'a redirect to 127.0.0.1':22} {told.error or 'REACHED':16} {(told.detail or '')[:80]}")
-        print(f"requests that arrived from the addresses above: {reached}")
+        urls = {name: f"http://{name}:{port}/ok" for name in names}
+        there = {f"-> {name}": f"http://a.test/to?http://{name}:{port}/ok" for name in names}
+        found = fetch_all(list(urls.values()), limits)
+        before = sum(web.hits.values())
+        found |= fetch_all(list(there.values()), Limits(connect_to=(("*.test", web.at),), total_seconds=2.0, retries=0))
+        asked_inside = sum(n for at, n in web.hits.items() if not at.startswith("a.test/"))
+    for name, url in (urls | there).items():
+        told = found[url]
+        reached += told.body is not None
+        refused += told.error == "blocked_address"
+        print(f"{name:28} {told.error or 'REACHED':16} {(told.detail or '')[:80]}")
+    print(f"{refused} of {len(found)} refused, {reached} reached; requests that arrived: {before + asked_inside}")
+    if refused < len(found) or before or asked_inside:
+        raise SystemExit(1)
+
+
+@contextmanager
+def deaf_and_dead() -> Iterator[tuple[str, str]]:
+    """An address whose server never takes a connection, its queue being full, and one where nobody listens."""
+    with socket.socket() as deaf, socket.socket() as dead, ExitStack() as waiting:
+        for one in (deaf, dead):
+            one.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        for _ in range(3):
+            one = waiting.enter_context(socket.socket())
+            one.setblocking(False)
+            one.connect_ex(deaf.getsockname())
+        yield "{}:{}".format(*deaf.getsockname()), "{}:{}".format(*dead.getsockname())
 
 
 @contextmanager

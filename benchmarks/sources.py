@@ -73,13 +73,13 @@ def _timed(kind: str, unit: str, n: int, work: Callable[[], object]) -> str:
 def _told(kind: str, unit: str, path: Path, count: Callable[[Counter[str], int], int]) -> str:
     counts: Counter[str] = Counter()
     started = time.process_time()
-    units = open_input(str(path))
+    units = list(open_input(str(path)))
     planned = time.process_time() - started
     rows = sum(f.height for u in units for f in read_unit(u, counts))
     seconds = time.process_time() - started
     n = count(counts, rows)
     line = f"{kind:28} {n:9,} {unit:8} {seconds:7.2f} s {n / seconds:12,.0f} {unit}/s"
-    return f"{line}  ({rows:,} pairs, {planned:.2f} s of it to plan)"
+    return f"{line}  ({rows:,} pairs, {rows / seconds:,.0f} a second; {len(units)} units, {planned:.2f} s to plan)"
 
 
 def _pages(folder: Path, data: Path | None) -> Path:

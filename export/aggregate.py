@@ -18,6 +18,7 @@ from .gallery import SPANS, gallery, thumb_name, twins
 from .pictures import pictures
 from .sliders import controls, narrow, sliders
 from .words import words
+from .worth import worth
 
 RUN_WORDS = (
     *("version", "created", "counts", "splits", "shards", "notices", "runner", "times", "dropped_too"),
@@ -50,6 +51,7 @@ def aggregate(run: str, told: dict[str, Any]) -> dict[str, Any]:
         "tables": tables(ledger),
         **shown,
         "thumbs": used_thumbs(thumbs, shown),
+        "worth": worth(run),
         "beside": [[name, what] for name, what in BESIDE if files.exists(files.join(run, name))],
     }
 

@@ -1,5 +1,5 @@
 // Puts the page together; language, theme and keys.
-const PARTS = data.kind === "run" ? [summary, funnel, thresholds, measures, gallery, twins, composition, theRun] : [twoRuns, twoFunnels, twoVerdicts];
+const PARTS = data.kind === "run" ? [summary, funnel, thresholds, measures, worth, gallery, twins, composition, theRun] : [twoRuns, twoFunnels, twoVerdicts];
 function draw(focus) {
   const zh = state.lang === "zh", root = document.documentElement;
   root.lang = zh ? "zh-CN" : "en";

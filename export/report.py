@@ -14,7 +14,7 @@ from ..pipeline import files
 from .aggregate import aggregate
 from .compare import compare
 
-SCRIPTS = ("page_words.js", "page_base.js", "page_run.js", "page_pairs.js", "page_compare.js", "page_start.js")
+SCRIPTS = tuple(f"page_{part}.js" for part in ("words", "base", "run", "pairs", "worth", "compare", "start"))
 
 LIMIT = 8_000_000
 """Bytes that a page stays under whatever the ledger's size; what makes it grow are pictures, a dozen per reason."""

@@ -88,13 +88,36 @@ REASONS: dict[str, tuple[str, str]] = {
 }
 
 
+FETCH: dict[str, tuple[str, str]] = {
+    "opted_out": ("the site opted out", "网站声明不可采集"),
+    "robots": ("robots.txt forbids it", "robots.txt 禁止"),
+    "dns": ("no such host", "找不到主机"),
+    "tls": ("no trusted connection", "证书或加密连接无效"),
+    "timeout_connect": ("the host did not answer in time", "连接超时"),
+    "timeout_read": ("the answer took too long", "读取超时"),
+    "reset": ("the connection broke", "连接中断"),
+    "refused": ("the host refused the connection", "主机拒绝连接"),
+    "bad_response": ("an answer that is no HTTP", "返回内容不合协议"),
+    "network": ("network error", "网络错误"),
+    "blocked_address": ("an address that is not public", "非公网地址"),
+    "redirect_loop": ("redirected without end", "重定向过多"),
+    "too_large": ("too many bytes", "文件过大"),
+    "empty": ("nothing came", "返回内容为空"),
+    "not_an_image": ("what came is no image", "返回的不是图片"),
+    "bad_url": ("the address cannot be fetched", "地址无效"),
+}
+"""Causes of a failed fetch; those of the form http_404 are spelled out."""
+
+
 def words(reason: str) -> tuple[str, str]:
     """(English, Chinese) for a reason; a fetch's class is spelled out, an unknown reason stands for itself."""
     if reason in REASONS:
         return REASONS[reason]
     if reason.startswith("fetch_"):
-        cause = reason.removeprefix("fetch_").replace("_", " ")
-        return f"fetch failed: {cause}", f"下载失败：{cause}"
+        cause = reason.removeprefix("fetch_")
+        plain = cause.replace("http_", "HTTP ").replace("_", " ")
+        english, chinese = FETCH.get(cause, (plain, plain))
+        return f"fetch failed: {english}", f"下载失败：{chinese}"
     plain = reason.replace("_", " ")
     return plain, plain
 

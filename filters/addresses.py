@@ -29,8 +29,9 @@ def refusal(address: str) -> str | None:
         inner = _embedded(ip)
         if inner is not None:
             return refusal(str(inner))
-    for name in ("loopback", "link_local", "multicast", "unspecified", "private", "reserved"):
-        if getattr(ip, f"is_{name}"):
+    # Site-local (fec0::/10) is given up since RFC 3879, still routed inside some networks, and is_global says yes.
+    for name in ("loopback", "link_local", "site_local", "multicast", "unspecified", "private", "reserved"):
+        if getattr(ip, f"is_{name}", False):
             return f"{name.replace('_', '-')} address"
     return None if ip.is_global else "address that is not global"
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -18,6 +17,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from ..pipeline.errors import RecipeError
+from ..pipeline.once import once
 from .pixels import Pixels, cv
 
 Finding = tuple[float, str]
@@ -198,7 +198,7 @@ class NoDetector:
         return [(0.0, "none")] * len(pictures)
 
 
-@lru_cache(4)
+@once(4)
 def load_detector(spec: str) -> Detector:
     """``sample``, ``none``, ``nudenet`` or ``onnx:PATH``, loaded once per process."""
     kind, _, path = spec.partition(":")

@@ -19,13 +19,13 @@ import binascii
 import json
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import NamedTuple
 
 import polars as pl
 
 from ..pipeline import files
 from ..pipeline.errors import InputError
+from ..pipeline.once import once
 from ..pipeline.sources import open_input, read_unit
 from .decode import Decode
 
@@ -44,7 +44,7 @@ class Item(NamedTuple):
     image: bytes | None = None
 
 
-@lru_cache(maxsize=16)
+@once(16)
 def read_set(path: str) -> pl.DataFrame:
     """Columns item, caption, phash: one row per caption or image of the set at ``path``.
 

@@ -16,7 +16,7 @@ from typing import cast
 import pycurl
 
 from . import tdmrep
-from .robots import Held, Rules, origin_of, rules_of
+from .robots import SECONDS, UNKNOWN_SECONDS, UNREACHABLE, Held, Rules, origin_of, rules_of
 from .transfer import Limits, Outcome, Transfer, blocked_literal
 from .urls import host_of, wire_url
 
@@ -24,7 +24,12 @@ PASSING = frozenset(("timeout_connect", "timeout_read", "reset", "empty", "http_
 """Causes that may be gone at the next try, with every http_5xx; the others are final."""
 
 LONGEST_WAIT = 30.0
-"""Seconds: a server that asks for a longer pause is not asked again in this run."""
+"""Seconds: what waits for a server that asks for a longer pause is given up, as if it had answered the same."""
+
+_RESTS = frozenset((429, 503))
+"""Statuses whose Retry-After speaks for the whole host: nobody asks it for anything until then (RFC 6585, RFC 9110)."""
+
+_LONGEST_REST = 24 * 3600.0
 
 
 @dataclass(eq=False)
@@ -71,6 +76,7 @@ class _Queue:
         self._hosts: Counter[str] = Counter()
         self._multi = _multi(limits)
         self._asked: set[str] = set()
+        self._news = False
 
     def run(self) -> None:
         try:
@@ -90,20 +96,32 @@ class _Queue:
 
     def _pause(self) -> float:
         """Seconds until the next waiting job may start, if that is what is waited for."""
+        if self._news:  # rules have come: what was held back for them may go
+            return 0.0
         if len(self._running) >= self._limits.concurrency:
             return 0.2
-        open_ = (j for j in self._waiting if not j.held_back)
-        free = [j.not_before for j in open_ if self._hosts[host_of(j.url)] < self._limits.per_host]
-        return max(0.0, min(free) - time.monotonic()) if free else 0.2
+        open_ = ((j, host_of(j.url)) for j in self._waiting if not j.held_back)
+        free = [self._wait_of(j, host) for j, host in open_ if self._hosts[host] < self._limits.per_host]
+        return max(0.0, min(free)) if free else 0.2
+
+    def _wait_of(self, job: _Job, host: str) -> float:
+        """Seconds until the job may start or is to be given up."""
+        rest = _rests().left(host)
+        return max(job.not_before - time.monotonic(), rest) if rest <= LONGEST_WAIT else 0.0
 
     def _start(self) -> None:
         """Start what may start. Hosts' turns are kept here: time in libcurl's own queue would count as connecting."""
         now, still = time.monotonic(), []
+        self._news = False
         for job in self._with_rules():
             host = host_of(job.url)
             full = len(self._running) >= self._limits.concurrency or self._hosts[host] >= self._limits.per_host
             job.held_back = not self._known(job)
-            if full or job.not_before > now or job.held_back:
+            rest = _rests().left(host)
+            if rest > LONGEST_WAIT:
+                said = f"{host} asked for a pause; {rest:,.0f} s of it are left"
+                self._end(job, Outcome(error="http_429", detail=said, milliseconds=job.milliseconds))
+            elif full or rest or job.not_before > now or job.held_back:
                 still.append(job)
             elif job.rules is None and self._refused(job):
                 continue
@@ -118,11 +136,12 @@ class _Queue:
         self._waiting = still
 
     def _refused(self, job: _Job) -> bool:
-        """Whether robots.txt forbids an image, which is then done with."""
+        """Whether robots.txt forbids an image or could not be had, so that the image is done with."""
         rules = _rules().get(origin_of(job.url)) if self._limits.robots else None
         why = rules.refuses(job.url) if rules is not None else None
-        if why:
-            self._done[job.asked] = Outcome(error="robots", detail=why)
+        if rules is not None and why:
+            cause = rules.unreachable.error if rules.unreachable is not None else "robots"
+            self._done[job.asked] = Outcome(error=cause, detail=why, milliseconds=job.milliseconds)
         return bool(why)
 
     def _known(self, job: _Job) -> bool:
@@ -147,7 +166,7 @@ class _Queue:
             elif self._limits.tdm_file and _reservations().get(origin) is None:
                 at = origin + tdmrep.PATH
                 if self._limits.robots and rules is not None and rules.refuses(at):
-                    _reservations().put(origin, tdmrep.Reservations())
+                    _reservations().put(origin, tdmrep.Reservations(), _rules().left(origin))
                 else:
                     self._ask(at, _Job("", "", origin, tdm=True), new)
         return [*new, *self._waiting]
@@ -172,6 +191,8 @@ class _Queue:
         """Note the outcome, or send the job on its way again: to where a redirect points, or after a pause."""
         job.milliseconds += told.milliseconds
         told.milliseconds = job.milliseconds
+        if told.status in _RESTS and (asked := seconds_asked(told.retry_after)):
+            _rests().put(host_of(job.url), True, min(asked, _LONGEST_REST))
         if told.redirect is not None:
             self._redirect(job, told)
         elif (pause := _wait(told, job.tries, self._limits)) is not None:
@@ -184,10 +205,21 @@ class _Queue:
         if job.rules is None:
             self._reserve(job, told)
             self._done[job.asked] = told
-        elif job.tdm:
-            _reservations().put(job.rules, tdmrep.parse(told.body))
+            return
+        self._asked.discard(job.asked)  # what is known may grow old while this queue lives
+        self._news = True
+        if job.tdm:
+            _reservations().put(job.rules, tdmrep.parse(told.body), self._tdm_seconds(job, told))
         else:
-            _rules().put(job.rules, rules_of(told))
+            rules = rules_of(told)
+            _rules().put(job.rules, rules, rules.seconds)
+
+    def _tdm_seconds(self, job: _Job, told: Outcome) -> float:
+        """How long an answer about tdmrep.json holds: a failure not for a day, a pause as long as it lasts."""
+        if told.error not in UNREACHABLE and told.status < 500:
+            return SECONDS
+        rest = _rests().left(host_of(job.url))
+        return rest if rest > LONGEST_WAIT else UNKNOWN_SECONDS
 
     def _reserve(self, job: _Job, told: Outcome) -> None:
         """Apply what the site's tdmrep.json says of an image whose own response says nothing."""
@@ -253,6 +285,13 @@ def _rules() -> Held[Rules]:
     if not hasattr(_held, "rules"):
         _held.rules = Held[Rules]()
     return cast(Held[Rules], _held.rules)
+
+
+def _rests() -> Held[bool]:
+    """Hosts that asked this thread for a pause, each for as long as it lasts."""
+    if not hasattr(_held, "rests"):
+        _held.rests = Held[bool]()
+    return cast(Held[bool], _held.rests)
 
 
 def _reservations() -> Held[tdmrep.Reservations]:

@@ -10,7 +10,7 @@ Kinds, each of which can be left out:
 - ``symbols``    signs, spaces and emoji between characters are not there;
 - ``invisible``  neither are zero-width characters, controls, combining marks and blank fillers.
 
-What ends a clause (，。！？…) is never removed: no word reaches across it.
+What ends a clause (，。！？…) is not removed: words rarely reach across it (``sensitive`` looks for those that do).
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from functools import cache, lru_cache
 from typing import Any
 
 CLAUSE = frozenset("，。！？；：、…,!?;:\n")
+MARKS = CLAUSE - {"\n"}
 SEPARATOR = "\x1e"
 """Stands between the captions of a batch that are folded in one go; stays as it is."""
 
@@ -96,7 +97,7 @@ class _Table(dict[int, str]):
         kinds = self.kinds
         compatible = unicodedata.normalize("NFKC", character)
         if character in CLAUSE or compatible in CLAUSE:
-            return compatible
+            return compatible if compatible in CLAUSE else character
         category = unicodedata.category(character)
         if category[0] == "N":
             if "digits" in kinds:

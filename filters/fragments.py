@@ -22,7 +22,7 @@ import polars as pl
 from pydantic import Field
 
 from ..pipeline.stage import StageModel
-from .boilerplate import join_words, with_separators
+from .boilerplate import join_words, with_brackets, with_separators
 from .spans import Span, mark, without_double_spaces
 
 _LATIN = r"A-Za-z\u00c0-\u024f\u1e00-\u1eff"
@@ -39,7 +39,6 @@ _OTHER = {
 """Scripts other than Latin and Han, as ranges: Python's re knows no script names."""
 _WORD = rf"[{_LATIN}0-9]+(?:['’.&+/-][{_LATIN}0-9]+)*"
 _RUN = re.compile(rf"{_WORD}(?:[ ,.;:!?'’&+-]{{1,3}}{_WORD})*[.!?]?")
-_EMPTY = re.compile(r"[（(\[【「“\"]\s*$"), re.compile(r"^\s*[）)\]】」”\"]")
 _CAPITALS_IN_A_ROW = 3
 
 
@@ -108,10 +107,7 @@ def _others(caption: str) -> Iterator[tuple[int, int, str]]:
 def _whole(caption: str, start: int, end: int, category: str) -> Span:
     """The cut with brackets that hold nothing else, and without dangling separators."""
     word = caption[start:end].strip()
-    opened, closed = _EMPTY[0].search(caption[:start]), _EMPTY[1].search(caption[end:])
-    if opened and closed:
-        start, end = opened.start(), end + closed.end()
-    start, end = with_separators(caption, start, end)
+    start, end = with_separators(caption, *with_brackets(caption, start, end))
     return Span(start, end, word[:60], category, "cut", join_words(caption, start, end))
 
 

@@ -20,9 +20,10 @@ from .shingles import I64, U32
 FIRST = 0x3000
 CHARACTERS = 0x9FFF - FIRST + 1
 """Characters from U+3000 to U+9FFF have a weight each."""
-BUCKET_BITS = 19
+BUCKET_BITS = 22
 BUCKETS = 1 << BUCKET_BITS
-"""Pairs and triples share so many weights."""
+"""Pairs, triples and fours share so many weights: the dictionaries have millions, and 2^19 made them collide."""
+FEATURES = 5
 SCALE = 16
 """Evidence is in units of 1/16 nat."""
 
@@ -44,31 +45,44 @@ def evidence(codes: U32, starts: I64) -> npt.NDArray[np.float64]:
     return (np.diff(total[starts]) + bias) / SCALE
 
 
-def indices(codes: U32, starts: I64) -> tuple[Indices, Indices, Indices]:
-    """(characters,) each: which weights a Han character has, and the pair and the triple that it begins; 0 for none.
+def indices(codes: U32, starts: I64) -> tuple[Indices, ...]:
+    """FEATURES times (characters,): which weights each Han character has, by itself and by what it begins; 0 for none.
 
-    What follows the last character of a run of Han characters counts as one sign, whatever it is.
+    The character; the pair, the triple and the four that begin with it; and, where it begins a run of Han characters,
+    that. What follows the last character of a run counts as one sign, whatever it is.
     """
     plain = np.minimum(codes, 0xFFFF)
     han = _is_han()[plain]
     plain = np.where(han, plain, 0).astype(np.uint32)
-    last = starts[1:] - 1  # of each text: its neighbour is another text's
-    apart = np.zeros(len(codes), dtype=np.bool_)
-    apart[last[np.diff(starts) > 0]] = True
+    some = np.diff(starts) > 0
     after = np.append(plain[1:], np.uint32(0))
-    after[apart] = 0
+    after[starts[1:][some] - 1] = 0  # the neighbour of a text's last character is another text's
     second = np.append(after[1:], np.uint32(0))
     second[after == 0] = 0
+    third = np.append(second[1:], np.uint32(0))
+    third[second == 0] = 0
+    before = np.append(np.uint32(0), plain[:-1])
+    before[starts[:-1][some]] = 0
     pair = plain * np.uint32(0x9E3779B1) ^ after * np.uint32(0x85EBCA77)
     triple = pair * np.uint32(0x27D4EB2F) ^ second * np.uint32(0xC2B2AE3D)
+    four = triple * np.uint32(0x165667B1) ^ third * np.uint32(0x9E3779B1)
+    first = plain * np.uint32(0x85EBCA77) ^ np.uint32(0x01234567)
     return (
         np.where(han, plain - np.uint32(FIRST), 0).astype(np.int32),
         _bucket(pair, han),
         _bucket(triple, han & (after > 0)),
+        _bucket(four, han & (second > 0)),
+        _bucket(first, han & (before == 0)),
     )
 
 
 def _bucket(mixed: U32, there: npt.NDArray[np.bool_]) -> Indices:
+    """The bucket of each where there is one; the finaliser of Ettinger's lowbias32 spreads the bits."""
+    mixed = mixed ^ (mixed >> np.uint32(16))
+    mixed = mixed * np.uint32(0x7FEB352D)
+    mixed = mixed ^ (mixed >> np.uint32(15))
+    mixed = mixed * np.uint32(0x846CA68B)
+    mixed = mixed ^ (mixed >> np.uint32(16))
     return np.where(there, (mixed >> np.uint32(32 - BUCKET_BITS)) + np.uint32(CHARACTERS), 0).astype(np.int32)
 
 

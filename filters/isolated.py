@@ -16,11 +16,11 @@ import struct
 import subprocess
 import sys
 import threading
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
+from ..pipeline.once import once
 from .image_header import BadImage, Header
 from .pixels import Pixels
 
@@ -94,7 +94,7 @@ class IsolatedDecoder:
             return child.wait()
 
 
-@lru_cache(maxsize=1)
+@once(1)
 def _of_process(pid: int) -> IsolatedDecoder:
     decoder = IsolatedDecoder()
     atexit.register(decoder.close)

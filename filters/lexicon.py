@@ -17,12 +17,12 @@ import csv
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
 from ..pipeline.errors import InputError, RecipeError
+from ..pipeline.once import once
 
 ACTIONS = ("mask", "drop", "flag")
 BOUNDARIES = ("auto", "any", "word")
@@ -51,7 +51,7 @@ class Lexicon:
     empty: tuple[str, ...] = ()
 
 
-@lru_cache(8)
+@once(8)
 def load(paths: tuple[str, ...]) -> Lexicon:
     """The entries of all files; ``default`` names the lexicon that ships with the package.
 

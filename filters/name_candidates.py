@@ -31,7 +31,7 @@ LONGEST = 160
 """Characters that the model is shown at once; more is cut, at punctuation where there is some."""
 
 _SURNAME, _HAN, _MARK, _CAPITAL, _TRADITIONAL, _SOUND = 1, 2, 4, 8, 16, 32
-_LATIN = re.compile(r"[A-Z][a-z]+ ?[A-Z]")
+_LATIN = re.compile(r"[A-Z][a-z]+ ?[A-Z]|[A-Z]\.[A-Z一-鿿]")
 _BREAKS = "。！？!?；;，,\n "
 _FUNCTION_WORDS = frozenset("的了着在和上下里中是有与被把从向对很都也就不又去来过地得到个只条们人这那一二两三")
 _BEFORE_THINGS = frozenset("小大老黑白黄红蓝绿灰花金银棕粉紫戴滑骑开穿拉打")
@@ -49,8 +49,12 @@ def candidates(captions: Sequence[str]) -> dict[int, tuple[list[Place], bool]]:
     spots = [(at, at + 1) for at in np.flatnonzero(kinds & _MARK).tolist()]
     for word, start, end in _roles().find_matches_as_indexes(joined):
         if _sides()[word] == "before":
+            if joined[end : end + 1] == " ":
+                end += 1
             if end < len(joined) and (han[end] or kinds[end] & _CAPITAL):
                 spots.append((end, end + 1))
+        elif _sides()[word] == "here":
+            spots.append((start, end))
         elif start and (han[start - 1] or joined[start - 1].isalpha()):
             spots.append((start - 1, start))
     if (kinds & _CAPITAL).any():
@@ -141,12 +145,18 @@ def _kinds() -> NDArray[np.uint8]:
 
 @cache
 def _sides() -> list[str]:
-    """Per word of ``_roles`` whether a name is looked for behind it (a role stands ``before`` one) or before it."""
-    return ["before"] * len(titles()["named"]) + ["after"] * len(titles()["said"])
+    """Per word of ``_roles`` where a name is: behind it (a role stands ``before`` one), before it (``after``), here."""
+    return ["before"] * len(titles()["named"]) + ["after"] * len(titles()["said"]) + ["here"] * len(_hints())
 
 
 @cache
 def _roles() -> ahocorasick_rs.AhoCorasick:
     import ahocorasick_rs
 
-    return ahocorasick_rs.AhoCorasick([*titles()["named"], *titles()["said"]])
+    return ahocorasick_rs.AhoCorasick([*titles()["named"], *titles()["said"], *_hints()])
+
+
+@cache
+def _hints() -> tuple[str, ...]:
+    """What names begin with that have no Chinese surname, in both scripts."""
+    return tuple(sorted(traditional(lexicon("hints"))))

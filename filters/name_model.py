@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ..pipeline.once import once
 from .name_words import simplified
 
 MODEL = Path(__file__).parent / "models" / "names.onnx"
@@ -126,7 +127,7 @@ def fingerprint(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-@cache
+@once(4)
 def load(path: Path) -> NameModel:
     """The model of a file, once per process."""
     return NameModel(path)

@@ -125,5 +125,6 @@ def _foreign() -> re.Pattern[str]:
     """Names with an interpunct, in characters that are used for sounds, so that no word before or after is drawn in."""
     mark = f"[{SOUND_MARKS}]"
     return re.compile(
+        rf"(?<![《“‘A-Za-z.])(?:[A-Z]\.){{1,3}}{sound()}{{2,6}}|"
         rf"(?<![《“‘])(?:{sound()}{{2,6}}|[A-Z]){mark}{sound()}{{1,8}}(?:{mark}{sound()}{{1,8}}){{0,2}}(?![》])"
     )

@@ -9,6 +9,7 @@ interpunct become whole, clubs and towns go (``name_spans``). Without the model,
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
@@ -22,7 +23,7 @@ from .name_candidates import Place, candidates, windows
 from .name_model import MODEL, fingerprint, load
 from .name_rules import by_rules, marked
 from .name_spans import names, together
-from .name_words import lexicons_hash, simplified
+from .name_words import SOUND_MARKS, lexicons_hash, simplified
 from .spans import Span, mark
 from .words import tagged
 
@@ -36,7 +37,10 @@ class Names(StageModel):
     placeholder: str = Field("【人名】", min_length=1, description="what takes a name's place (Wukong: <人名>)")
     action: Literal["mask", "drop", "flag"] = Field("mask", description="mask, drop the caption, or only record")
     numbered: bool = Field(False, description="number the placeholders: the same name in a caption, the same number")
-    keep: str = Field("", description="file of names that stay (public figures), one a line; empty: none stay")
+    keep: str = Field(
+        "",
+        description="names that stay (public figures): a file, one a line, either script, # for comments; empty: none",
+    )
     nicknames: bool = Field(False, description="also 小王, 老李, 王总: they name nobody outside a small circle")
     model: Literal["lac", "none"] = Field(
         "lac", description="lac: the shipped tagger (LAC-small) with rules; none: rules alone, faster and half as good"
@@ -66,9 +70,10 @@ class Names(StageModel):
         numbers: dict[str, int] = {}
         spans = []
         for start, end, word, kind, *_ in found:
-            if self.keep and word in _kept(self.keep):
+            person = _person(word)
+            if self.keep and person in _kept(self.keep):
                 continue
-            number = numbers.setdefault(word, len(numbers) + 1)
+            number = numbers.setdefault(person, len(numbers) + 1)
             stands_for = self.placeholder
             if self.numbered:
                 stands_for = (
@@ -81,13 +86,23 @@ class Names(StageModel):
 def find(captions: Sequence[str], model: bool = True, nicknames: bool = False) -> dict[str, list[Span]]:
     """Caption to its names, sorted, for those that have some; without the model, by rules alone."""
     worth = {captions[i]: flags for i, flags in candidates(captions).items()}
-    read = {c: c.translate(simplified()) if other else c for c, (_, other) in worth.items()}  # one for one
+    read = {c: _readable(c, other) for c, (_, other) in worth.items()}
     if model:
         seen = _by_model({read[c]: beside for c, (beside, _) in worth.items()})
         found = {c: together(names(t, seen[t], nicknames), marked(t)) for c, t in read.items() if t in seen}
     else:
         found = {c: by_rules(t) for c, t in read.items()}
     return {c: [s._replace(word=c[s.start : s.end]) for s in some] for c, some in found.items() if some}
+
+
+def _readable(caption: str, other_script: bool) -> str:
+    """A caption as the rules and the model know text, character for character: simplified, no space between words."""
+    if other_script:
+        caption = caption.translate(simplified())
+    return _SPACED.sub("，", caption) if " " in caption else caption
+
+
+_SPACED = re.compile("(?<=[一-鿿]) (?=[一-鿿])")
 
 
 def _by_model(worth: Mapping[str, Sequence[Place]]) -> dict[str, list[tuple[int, int, str]]]:
@@ -105,4 +120,14 @@ def _by_model(worth: Mapping[str, Sequence[Place]]) -> dict[str, list[tuple[int,
 
 @cache
 def _kept(path: str) -> frozenset[str]:
-    return frozenset(Path(path).read_text("utf-8").split())
+    lines = Path(path).read_text("utf-8-sig").splitlines()
+    return frozenset(_person(line) for line in lines if line.strip() and not line.startswith("#"))
+
+
+def _person(name: str) -> str:
+    """What is one name: 張偉 and 张伟, 梅西·里奥 and 梅西•里奥, TAYLOR SWIFT and Taylor  Swift."""
+    one = " ".join(name.translate(simplified()).split()).casefold()
+    return one.translate(_ONE_MARK)
+
+
+_ONE_MARK = dict.fromkeys(map(ord, SOUND_MARKS), SOUND_MARKS[0])

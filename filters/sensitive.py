@@ -18,10 +18,11 @@ from pydantic import Field
 
 from ..pipeline.stage import StageModel, threshold
 from .disguises import Form, latin_forms, split_forms
+from .fold import MARKS
 from .lexicon import load
 from .pinyin import sounds
 from .spans import Span, mark
-from .word_guards import SHORT, Text, digits_of_its_own, disguised, homophone
+from .word_guards import SHORT, Text, digits_of_its_own, disguised, homophone, torn
 from .word_search import Search, search, squeeze
 
 Kind = Literal["script", "width", "case", "digits", "symbols", "invisible", "repeats", "homophones", "split", "pinyin"]
@@ -69,6 +70,8 @@ def find(caption: str, held: Search, mask: str = "＊") -> list[Span]:
     found = set(_plain(text, held))
     if "repeats" in held.kinds:
         found |= set(_repeated(text, held, found))
+    if "symbols" in held.kinds:
+        found |= set(_across(text, held))
     found |= set(_other(text, held))
     spans = []
     for start, end, key in found:
@@ -122,6 +125,19 @@ def _repeated(text: Text, held: Search, found: Set[tuple[int, int, str]]) -> Ite
         within = bisect_left(known[key], end) > bisect_left(known[key], start)
         if enough and not within and not view.inside_latin(first, last) and not view.cuts(first, last):
             yield start, end, key
+
+
+def _across(text: Text, held: Search) -> Iterator[tuple[int, int, str]]:
+    """Entries with commas and other marks that end a clause between their characters (赌，博)."""
+    kept = [i for i, c in enumerate(text.key) if c not in MARKS]
+    if len(kept) == len(text.key):
+        return
+    view = text.at(kept)
+    for index, first, last in held.words.find_matches_as_indexes(view.key, overlapping=True):
+        start, end = kept[first], kept[last - 1] + 1
+        crosses = end - start > last - first and torn(text, start, end)
+        if crosses and not view.inside_latin(first, last) and not view.cuts(first, last):
+            yield start, end, held.keys[index]
 
 
 def _other(text: Text, held: Search) -> Iterator[tuple[int, int, str]]:

@@ -20,10 +20,8 @@ import pycurl
 
 from . import image_kind
 from .addresses import refusal
+from .robots_tag import OPT_OUT, directives
 from .urls import host_of, literal_address, quote_bytes
-
-OPT_OUT = frozenset(("noai", "noimageai", "noml"))
-"""X-Robots-Tag directives by which a site keeps its images from training (DeviantArt, img2dataset)."""
 
 _CLASSES = {
     pycurl.E_COULDNT_RESOLVE_HOST: "dns",
@@ -37,6 +35,7 @@ _CLASSES = {
     pycurl.E_PARTIAL_FILE: "reset",
     pycurl.E_HTTP2: "reset",
     92: "reset",  # CURLE_HTTP2_STREAM, which pycurl does not name
+    100: "bad_response",  # CURLE_TOO_LARGE: headers without end
     pycurl.E_COULDNT_CONNECT: "refused",
     pycurl.E_FILESIZE_EXCEEDED: "too_large",
     pycurl.E_FTP_WEIRD_SERVER_REPLY: "bad_response",
@@ -174,7 +173,8 @@ class Transfer:
         """Close the handle and say what came of it; ``code`` and ``message`` are libcurl's, 0 where all went well."""
         curl, headers = self.curl, self._headers
         status = int(curl.getinfo(pycurl.RESPONSE_CODE))
-        connected = curl.getinfo(pycurl.PRETRANSFER_TIME) > 0
+        # The times are no help: a transfer that never connected has some, one on an open connection has none.
+        asked = curl.getinfo(pycurl.REQUEST_SIZE) > 0
         # Raw: a Location may hold bytes in any character set.
         redirect = curl.getinfo_raw(pycurl.REDIRECT_URL)
         curl.close()
@@ -192,7 +192,7 @@ class Transfer:
         elif code and self._blocked:
             told.error, told.detail = "blocked_address", self._blocked
         elif code == pycurl.E_OPERATION_TIMEDOUT:
-            told.error, told.detail = ("timeout_read" if connected else "timeout_connect"), message
+            told.error, told.detail = ("timeout_read" if asked else "timeout_connect"), message
         elif code:
             told.error, told.detail = _CLASSES.get(code, "network"), f"{message} (curl {code})"
         elif 300 <= status < 400 and redirect:
@@ -231,7 +231,7 @@ def blocked_literal(url: str, limits: Limits) -> str | None:
 def _reservation(headers: dict[str, list[str]]) -> str | None:
     """The header by which the server keeps the image from training, as sent."""
     for value in headers.get("x-robots-tag", []):
-        if any(word.strip() in OPT_OUT for word in value.lower().replace(":", ",").split(",")):
+        if directives(value) & OPT_OUT:
             return f"X-Robots-Tag: {value}"[:200]
     # W3C TDM Reservation Protocol.
     if "1" in headers.get("tdm-reservation", []):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import ipaddress
-from urllib.parse import quote, urlsplit, urlunsplit
+import re
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 _KEEP = "!#$%&'()*+,/:;=?@[]~"
 
@@ -16,11 +17,11 @@ def wire_url(url: str) -> str:
     parts = urlsplit(url.strip())
     if parts.scheme.lower() not in ("http", "https"):
         raise ValueError(f"{url[:200]!r} has scheme {parts.scheme!r}; only http and https are fetched")
-    host = parts.hostname
+    host = unquote(parts.hostname or "")
     if not host:
         raise ValueError(f"{url[:200]!r} names no host")
     port = f":{parts.port}" if parts.port is not None else ""
-    name = f"[{host}]" if ":" in host else _ascii_host(host)
+    name = f"[{host}]" if ":" in (parts.hostname or "") else _ascii_host(host)
     path = quote(parts.path or "/", safe=_KEEP)
     return urlunsplit((parts.scheme.lower(), name + port, path, quote(parts.query, safe=_KEEP), ""))
 
@@ -43,7 +44,12 @@ def literal_address(host: str) -> str | None:
         return None
 
 
+_NO_HOST = re.compile(r"[\x00-\x20\x7f%/?#@:<>\[\]\\^|]")
+
+
 def _ascii_host(host: str) -> str:
+    if _NO_HOST.search(host):
+        raise ValueError(f"host {host!r} holds what no host may")
     if host.isascii():
         return host
     try:

@@ -6,15 +6,17 @@ A caption is segmented once, by its dictionary words alone (no guessed ones): �
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
 from bisect import bisect_right
 from collections.abc import Sequence
 from copy import copy
 from functools import cached_property, lru_cache
+from itertools import pairwise
 
 from .disguises import Form
-from .fold import Folding
+from .fold import MARKS, Folding
 from .name_words import lexicon as names_lexicon
 from .pinyin import foreign
 
@@ -35,6 +37,13 @@ GRAMMAR = frozenset("着了过的地得上下在不是有和与一个们来去�
 """Characters that stand beside any verb or noun; an entry of two characters with one of them has no homophones."""
 EVERYDAY = 20_000
 """The same for the edges of longer entries, which more characters speak for."""
+
+TORN = 50_000
+"""Occurrences from which a character between marks is a word of its own (大, 人, 在).
+
+With 20,000 entries no photo caption and 2 of 6,000 news sentences then hold a false hit across a mark; at 3,000 one,
+for 50 points less of recall.
+"""
 
 
 class Text:
@@ -155,6 +164,24 @@ def homophone(text: Text, start: int, end: int, entry: str) -> bool:
     # 杜博 may be a person, and 在 or 看 is a word that stands beside any other.
     common = any(_frequency(text.plain[i]) > COMMON for i in changed)
     return not common and not (changed == [start] and text.plain[start] in names_lexicon("surnames"))
+
+
+def torn(text: Text, start: int, end: int) -> bool:
+    """Whether the marks in a hit tear it apart and do not just stand between clauses (适合成人，网站很多).
+
+    They do where they leave single characters alone: all of three or more, or on one side of each mark one that is
+    no everyday word by itself.
+    """
+    pieces = re.split(_MARKS, text.plain[start:end])
+    if all(len(p) == 1 for p in pieces) and len(pieces) > 2:
+        return True
+    rare = [len(p) == 1 and _frequency(p) <= TORN for p in pieces]
+    if len(pieces) == 2 and len(pieces[0]) == len(pieces[1]) == 1:
+        return all(rare)
+    return all(a or b for a, b in pairwise(rare))
+
+
+_MARKS = re.compile(f"[{re.escape(''.join(sorted(MARKS)))}]+")
 
 
 def digits_of_its_own(text: Text, start: int, end: int, plain_entry: str) -> bool:

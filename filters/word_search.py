@@ -11,14 +11,15 @@ number of entries matters little (benchmarks/sensitive_words.py).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from functools import cached_property, lru_cache
+from functools import cache, cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from ..pipeline.once import once
 from .disguises import LONGEST, Form, latin_forms, split_forms
-from .fold import SEPARATOR, folding
+from .fold import MARKS, SEPARATOR, folding
 from .lexicon import Entry, load
 from .pinyin import sound_forms, sounds
 
@@ -79,6 +80,10 @@ class Search:
         codes = _codes(key)
         ends = np.flatnonzero(codes == ord(SEPARATOR))
         found[_rows(self.words.find_matches_as_indexes(key), ends)] = True
+        if "symbols" in self.kinds and (marks := _is_mark()[np.minimum(codes, 0xFFFF)]).any():
+            left = codes[~marks]
+            text = left.tobytes().decode("utf-32-le", "surrogatepass")
+            found[_rows(self.words.find_matches_as_indexes(text), np.flatnonzero(left == ord(SEPARATOR)))] = True
         if "split" in self.kinds:
             found[_rows(self.split[0].find_matches_as_indexes(key), ends)] = True
         if "repeats" in self.kinds and len(rows := _showing(_repeats(codes), ends)):
@@ -114,7 +119,7 @@ class Search:
         return _codes(padded).reshape(-1, LONGEST)
 
 
-@lru_cache(8)
+@once(8)
 def search(paths: tuple[str, ...], kinds: frozenset[str]) -> Search:
     """The searches over the lexicons at ``paths``, built once per process."""
     return Search(load(paths).entries, kinds)
@@ -131,6 +136,14 @@ def squeeze(text: str) -> tuple[str, list[tuple[int, int]]]:
             out.append(character)
             runs.append((i, i + 1))
     return "".join(out), runs
+
+
+@cache
+def _is_mark() -> npt.NDArray[np.bool_]:
+    """(0x10000,) the marks that end a clause."""
+    table = np.zeros(0x10000, dtype=np.bool_)
+    table[[ord(mark) for mark in MARKS]] = True
+    return table
 
 
 def _repeats(codes: Codes) -> npt.NDArray[np.bool_]:

@@ -7,6 +7,7 @@ per process: cutting costs half of tagging.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
@@ -23,15 +24,24 @@ _LINE_END = 0
 
 
 class _Tags:
-    """Numbers of tags by word, learned as words come."""
+    """Numbers of tags by word, learned as words come; a number once given stays, and one thread learns at a time."""
 
     def __init__(self) -> None:
         self.names = ["\n"]
         self.number = {"\n": _LINE_END}
         self.of: dict[str, int] = {"\n": _LINE_END}
+        self._learning = threading.Lock()
 
     def numbers(self, captions: Sequence[str], words: list[str]) -> npt.NDArray[np.int16]:
         """(words,) the tag of each word of ``captions``, which end in a line end each."""
+        found = self._known(words)
+        if (found < 0).any():
+            with self._learning:
+                found = self._learned(captions, words)
+        return found
+
+    def _learned(self, captions: Sequence[str], words: list[str]) -> npt.NDArray[np.int16]:
+        """The same, after tagging the captions that hold a word not met before."""
         found = self._known(words)
         if (found < 0).any():
             rows = np.unique((np.cumsum(found == _LINE_END) - (found == _LINE_END))[found < 0])

@@ -83,7 +83,7 @@ def _describe(run: str, note: dict[str, Any]) -> dict[str, Any]:
     # The same change told twice is one change whose telling was interrupted.
     told["amended"] = [*(n for n in told.get("amended", []) if n["at"] != note["at"]), note]
     files.write_bytes(files.join(run, "run.json"), json.dumps(told, ensure_ascii=False, indent=1).encode())
-    write_report(run)
     write_card(run)
     write_croissant(run)
+    write_report(run)  # last: it links what lies beside it
     return told

@@ -16,8 +16,10 @@ from apache_beam.options.pipeline_options import DirectOptions, GoogleCloudOptio
 LOCAL = "FnApiRunner"
 
 
-def pipeline_options(beam_args: Sequence[str] = (), workers: int = 1) -> PipelineOptions:
+def pipeline_options(beam_args: Sequence[str] = (), workers: int = 1, apart: bool = False) -> PipelineOptions:
     """Options for a run: the user's Beam options, or the local runner on ``workers`` processes.
+
+    One worker is this process itself, unless the work is to run ``apart`` from it.
 
     ``DirectRunner`` is replaced by the runner it stands for: left alone it picks one of three by
     what the pipeline uses, and one of those is fetched from the network.
@@ -26,10 +28,16 @@ def pipeline_options(beam_args: Sequence[str] = (), workers: int = 1) -> Pipelin
     standard = options.view_as(StandardOptions)
     if standard.runner in (None, "DirectRunner"):
         standard.runner = LOCAL
-    if is_local(options) and workers > 1:
+    if is_local(options) and (workers > 1 or apart):
         local = ["--direct_running_mode=multi_processing", f"--direct_num_workers={workers}"]
         options = PipelineOptions([*beam_args, f"--runner={LOCAL}", *local])
     return options
+
+
+def processes(wanted: int, elements: int) -> int:
+    """Worker processes for so many elements: as many as are wanted, by default one per core that may be used."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(wanted or cores, elements))
 
 
 def is_local(options: PipelineOptions) -> bool:
@@ -51,8 +59,12 @@ def run(name: str, build: Callable[[beam.Pipeline], object], options: PipelineOp
     logging.getLogger("apache_beam").setLevel(logging.ERROR)
     pipeline = beam.Pipeline(runner=_runner(options), options=options)
     build(pipeline)
-    quiet = is_local(options) and options.view_as(DirectOptions).direct_num_workers > 1
-    with _worker_output() if quiet else nullcontext():
+    processes = is_local(options) and options.view_as(DirectOptions).direct_running_mode == "multi_processing"
+    if processes:
+        from .local_workers import watch_workers
+
+        watch_workers()
+    with _worker_output() if processes else nullcontext():
         result = pipeline.run()
         result.wait_until_finish()
     counted: dict[str, dict[str, int]] = {}

@@ -14,7 +14,10 @@ from .errors import InputError, UsageError
 
 
 def retry(run: Run, sets: Sets = None, workers: Workers = 0, as_json: AsJson = False) -> None:
-    """Fetch again what failed for a cause that may have passed, and add what comes to the run."""
+    """Fetch again what failed for a cause that may have passed.
+
+    What comes is added to the run.
+    """
     from . import amend, terminal
     from . import retry as retrying
     from .recipe import from_description
@@ -38,7 +41,10 @@ def remove(
     sha256: Annotated[Path | None, typer.Option(help="file of SHA-256 of images as received, one a line")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Take samples out of a run's shards and ledger (a takedown), and remember it for later runs."""
+    """Take samples out of a run, and remember it for later runs.
+
+    A takedown: shards, ledger, thumbnails and card change together.
+    """
     from . import takedown, terminal
 
     given = {"urls": urls, "keys": keys, "sha256": sha256}

@@ -30,7 +30,10 @@ def browse(
         bool, typer.Option("--embed", help="first make the kept pairs' vectors, where the run kept none")
     ] = False,
 ) -> None:
-    """Look through a run: search by text or picture, page through any reason, take lists of keys. Ctrl-C ends it."""
+    """Search a run by text or picture, and page through it.
+
+    Pages of any reason, stories, lists of keys; on this machine alone. Ctrl-C ends it.
+    """
     # A scorer named for open_clip is read from this machine's cache; browsing asks nobody anything.
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     from ..export.browse.server import Server, new_token

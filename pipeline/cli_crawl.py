@@ -30,12 +30,18 @@ def crawl(
         bool, typer.Option("--ignore-opt-out", help="archive pages that reserve themselves (noai, TDM) as well")
     ] = False,
     allow_private: Annotated[bool, typer.Option("--allow-private", help="crawl private addresses (intranets)")] = False,
+    proxy: Annotated[
+        str, typer.Option(help="URL of an HTTP proxy; it then resolves names, and only literal addresses are checked")
+    ] = "",
     resolve: Annotated[
         list[str] | None, typer.Option(help="HOST=ADDRESS: connect there for that host, as curl's --resolve")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Crawl politely into WARC files; the same command goes on with a crawl that was interrupted."""
+    """Crawl politely into WARC files.
+
+    The same command goes on with a crawl that was interrupted.
+    """
     from . import terminal
     from .crawl.job import CrawlOptions
     from .crawl.job import crawl as crawling
@@ -57,6 +63,7 @@ def crawl(
         per_host=per_host,
         honour_opt_out=not ignore_opt_out,
         allow_private=allow_private,
+        proxy=proxy,
         resolve=fixed,
     )
     told = crawling(options, out)

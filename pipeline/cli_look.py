@@ -16,7 +16,10 @@ def report(
     ] = "",
     as_json: AsJson = False,
 ) -> None:
-    """Write the report page again and print the funnel; or compare two runs."""
+    """Write the report page again, or compare two runs.
+
+    The funnel is printed as well.
+    """
     from ..export.funnel import comparison_table
     from ..export.report import write_comparison, write_report
     from . import amend, terminal
@@ -58,7 +61,7 @@ def why(
 def stages(
     name: Annotated[str | None, typer.Argument(help="one stage, with its fields")] = None, as_json: AsJson = False
 ) -> None:
-    """Every stage, or one with its fields, units, defaults and reasons."""
+    """Every stage, or one with fields, units and reasons."""
     from . import terminal
     from .catalogue import catalogue, describe
 

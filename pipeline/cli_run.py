@@ -17,7 +17,10 @@ def sample(
     seed: Annotated[int, typer.Option(help="another seed gives another crawl of the same kind")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Write the sample crawl: pages, images, URL list, WARC and the labels of the faults planted in it."""
+    """Write the sample crawl, with faults planted in it.
+
+    Pages, images, URL list, WARC, and the labels of the faults.
+    """
     from ..sample_data.generate import write_sample
     from . import terminal
 
@@ -66,7 +69,10 @@ def run(
     plain: Plain = False,
     as_json: AsJson = False,
 ) -> None:
-    """Read pairs, filter, score, deduplicate and write shards, ledger and report to OUT."""
+    """Read pairs, filter them, write shards, ledger and report.
+
+    The same command goes on with a run that was interrupted.
+    """
     from . import engine, files, terminal
     from .recipe import load, with_removed
 
@@ -109,7 +115,10 @@ def replay(
     plain: Plain = False,
     as_json: AsJson = False,
 ) -> None:
-    """Decide again from a run's ledger with other thresholds; no model runs."""
+    """Decide again with other thresholds; no model runs.
+
+    From the measures in a run's ledger.
+    """
     from . import engine, terminal
     from . import replay as replaying
     from .recipe import load

@@ -28,7 +28,10 @@ def calibrate(
     option: Annotated[list[str] | None, typer.Option("--input", help="how to read the input, as for run")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find a threshold for a scorer on this data: true pairs against shuffled ones."""
+    """Find a threshold for a scorer on this data.
+
+    By true pairs against shuffled ones.
+    """
     from . import calibrate as calibrating
     from . import engine, terminal
     from .recipe import load
@@ -56,7 +59,10 @@ def export_scorer(
     out: Annotated[Path, typer.Option("-o", "--out", help="folder to write; give it to --scorer afterwards")],
     as_json: AsJson = False,
 ) -> None:
-    """Write a scorer as ONNX files, which run without torch, and compare their scores with its own."""
+    """Write a scorer as ONNX files, which run without torch.
+
+    Their scores are compared with its own.
+    """
     from ..scoring.export_scorer import export_scorer as exporting
     from . import terminal
 

@@ -27,7 +27,10 @@ def search(
     threads: Annotated[int, typer.Option("--threads", "-j", min=0, help="0 means all cores")] = 0,
     as_json: AsJson = False,
 ) -> None:
-    """Search a folder of photos by words, offline; its index follows photos that come, go, move or change."""
+    """Search a folder of photos by words, offline.
+
+    Its index follows photos that come, go, move or change.
+    """
     from ..trainers.search import search as searching
     from . import terminal
 
@@ -54,7 +57,10 @@ def quantise(
     most: Annotated[int, typer.Option(min=16, help="photos, and captions, to calibrate on at most")] = 256,
     as_json: AsJson = False,
 ) -> None:
-    """Make 8-bit integer models of an ONNX scorer: about a third of the size, checked against the original."""
+    """Make 8-bit integer models of an ONNX scorer.
+
+    About a third of the size, checked against the original.
+    """
     from ..trainers.export_student import quantise as quantising
     from ..trainers.search import pictures
     from . import terminal
@@ -79,11 +85,10 @@ def distilled(
     """`curate train retrieval --student TEACHER`: a student, its ONNX and int8 forms, and what they came to."""
     from ..trainers.student_make import train_from_shards
     from . import terminal
-    from .errors import UsageError
 
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise UsageError("--student trains in one process; start it without torchrun")
     told = train_from_shards(shards, out, teacher, config, sets, device)
+    if not told:  # under torchrun the first process prints
+        return
     if as_json:
         terminal.print_json(told)
         return

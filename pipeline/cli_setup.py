@@ -17,7 +17,10 @@ def doctor(
     no_self_test: Annotated[bool, typer.Option("--no-self-test", help="leave out the small run")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Look whether this machine is fit for a run: exit code 1 where something is broken."""
+    """Look whether this machine is fit for a run.
+
+    Exit code 1 where something is broken.
+    """
     from . import terminal
     from .doctor import broken, checks
 

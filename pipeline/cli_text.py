@@ -19,7 +19,10 @@ def text(
     sets: Sets = None,
     option: Annotated[list[str] | None, typer.Option("--input", help="caption=COLUMN")] = None,
 ) -> None:
-    """Try the text stages on captions alone: results and spans, one line per caption."""
+    """Try the text stages on captions alone.
+
+    Results and spans, one line per caption.
+    """
     from . import terminal
     from .recipe import load
     from .text import chosen_stages, run_text

@@ -8,6 +8,8 @@ from typing import Annotated, Any
 import typer
 
 from . import cli_adapt
+from .cli_compress import compression
+from .cli_generate import generate, generation
 
 train = typer.Typer(help="Train reference models on shards.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -15,13 +17,19 @@ train = typer.Typer(help="Train reference models on shards.", no_args_is_help=Tr
 def add(app: typer.Typer) -> None:
     """Give the command line ``train`` and ``evaluate``."""
     app.add_typer(train, name="train")
+    train.command()(generation)
+    train.command()(compression)
+    app.command()(generate)
     app.command()(evaluate)
     cli_adapt.add(app, train)
 
 
 @train.callback()
 def _train() -> None:
-    """Train reference models on shards; also under torchrun: torchrun … -m tuwen.pipeline.cli train …."""
+    """Train reference models on shards.
+
+    Also under torchrun: torchrun … -m tuwen.pipeline.cli train ….
+    """
 
 
 @train.command()
@@ -41,9 +49,16 @@ def retrieval(
         str,
         typer.Option(metavar="TEACHER", help="distil this model (embedded, or an open_clip folder) into a small one"),
     ] = "",
+    align: Annotated[
+        str,
+        typer.Option(metavar="ENGLISH", help="give this open_clip folder a Chinese text tower, from parallel captions"),
+    ] = "",
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document instead of lines")] = False,
 ) -> None:
-    """Train an image tower and a Chinese text tower; the same command goes on where it was interrupted."""
+    """Train an image tower and a Chinese text tower.
+
+    The same command goes on where it was interrupted.
+    """
     import torch
 
     from ..trainers.journal import has_tensorboard
@@ -56,6 +71,15 @@ def retrieval(
         from .cli_search import distilled
 
         distilled(shards, out, student, config, sets or [], device, as_json)
+        return
+    if align:
+        from ..trainers.align_towers import train_from_shards
+
+        aligned = train_from_shards(shards, out, align, config, sets or [], device)
+        if as_json:
+            terminal.print_json(aligned)
+        else:
+            terminal.out.print(f"loss {aligned['first']:.4f} to {aligned['last']:.4f}; model: {out}", markup=False)
         return
     quiet = as_json or not _first()
     told = training(shards, out, config, sets or [], device, fresh, None if quiet else _line)
@@ -92,7 +116,10 @@ def evaluate(
     batch: Annotated[int, typer.Option(min=1, help="images or captions encoded at once")] = 64,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document instead of a table")] = False,
 ) -> None:
-    """Measure a model on shards: retrieval, AUC, zero-shot classes, hard negatives, with 95 % intervals."""
+    """Measure a model on shards, with 95 % intervals.
+
+    Retrieval, AUC, zero-shot classes, hard negatives.
+    """
     import json
 
     from ..trainers import evaluate as evaluating

@@ -33,7 +33,9 @@ def value(
     workers: Annotated[int, typer.Option("--workers", "-j", min=1, help="processes that train at once")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="print one JSON document instead of tables")] = False,
 ) -> None:
-    """Train one small model on the run's data in many versions and say what each part of the curation bought.
+    """Ask what the data, and each stage, is worth.
+
+    One small model is trained on the run's data in many versions: what did each part of the curation buy?
 
     Writes value.json and value.html into RUN; trainings already done are not done again.
     """

@@ -11,9 +11,9 @@ Every phase resumes by its files: what stands under its final name is not comput
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,14 +21,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
-import apache_beam as beam
 import polars as pl
 
 from . import beam_run, files, index
 from .emit import KEPT, EmitOptions, emit
 from .errors import InputError, RunError, UsageError
 from .finish import finish
-from .measure import MeasureOptions, MeasureUnit
+from .measuring import measure
 from .recipe import Recipe
 from .relate import SPREAD_ABOVE, relate
 from .sources import open_input
@@ -42,9 +41,6 @@ RUN_FILES = (
 )
 STAYS = "removed.parquet"
 """What a fresh start leaves: whoever asked for a removal asked for good."""
-
-THUMB_UNITS = 64
-"""How many units write thumbnails: enough for the report, nothing at a million units."""
 
 Progress = Callable[[str, int, int], None]
 """Called with phase, elements done and elements in all."""
@@ -110,7 +106,7 @@ def complete(
     ``replayed``, and runs no stage that needs the image again; where it keeps a pair whose image the
     run gave away, the verdicts are written to the ledger and no shards.
     """
-    options = beam_run.pipeline_options(config.beam_args, _workers(config, len(units)))
+    options = beam_run.pipeline_options(config.beam_args, beam_run.processes(config.workers, len(units)))
     parts = [files.join(config.parts, f"{u}.parquet") for u in units]
     with clock.phase("relate"), _watch(progress, "relate", config.parts, ".relate.parquet", len(units)):
         related = relate(parts, recipe.phase("relate"), config.parts, options, spread_above=config.spread_above)
@@ -146,30 +142,6 @@ def _without_image(parts: str, units: list[str]) -> int:
         kept = related.filter(pl.col("status").is_null()).join(places, on="ordinal", how="left")
         missing += kept["part"].null_count()
     return missing
-
-
-def measure(config: RunConfig, recipe: Recipe, units: dict[str, Unit]) -> None:
-    """Measure the units that have no part file yet; a unit that fails is named at the end."""
-    done = set(files.names(config.parts, ".parquet"))
-    todo = [u for i, u in sorted(units.items()) if f"{i}.parquet" not in done]
-    shown = set(sorted(units)[:THUMB_UNITS])
-    options = MeasureOptions(config.parts, config.dropped_too)
-    if todo:
-        beam_options = beam_run.pipeline_options(config.beam_args, _workers(config, len(todo)))
-        elements = [(u, u.id in shown) for u in todo]
-        beam_run.run(
-            "measure",
-            lambda p: (
-                p
-                | "Units" >> beam.Create(elements, reshuffle=True)
-                | "Measure" >> beam.ParDo(MeasureUnit(recipe.phase("measure"), options))
-            ),
-            beam_options,
-        )
-    done = set(files.names(config.parts, ".parquet"))
-    broken = [i for i in sorted(units) if f"{i}.parquet" not in done]
-    if broken:
-        raise RunError(_broken(config, broken, len(units)))
 
 
 def prepare(config: RunConfig, plan: dict[str, Any]) -> dict[str, Any] | None:
@@ -245,29 +217,20 @@ def _changes(old: dict[str, Any], new: dict[str, Any]) -> list[str]:
 
 
 def _stamp(unit: Unit) -> dict[str, Any]:
-    """What tells whether a unit's files were edited: their number, bytes and newest time of change."""
+    """What tells whether a unit's files were edited: number, bytes, newest time of change; on object stores, marks."""
     fs, _ = files.filesystem(unit.root)
-    size, newest = 0, 0.0
+    size, newest, marks = 0, 0.0, hashlib.blake2b(digest_size=8)
     for name in unit.files:
         _, inner = files.filesystem(files.join(unit.root, name) if name else unit.root)
         info = fs.info(inner)
         size += int(info.get("size") or 0)
         newest = max(newest, float(info.get("mtime") or 0.0))
+        # S3 and GCS say ETag or etag, Azure etag; what has none of them and no mtime may tell when it was written.
+        found = [str(info[name]) for name in ("ETag", "etag", "last_modified", "created") if info.get(name)]
+        marks.update((found[0] if found and not newest else "").encode())
     first = unit.files[0] if unit.files and unit.files[0] else unit.root.rstrip("/").rsplit("/", 1)[-1]
-    return {"file": first, "files": len(unit.files), "bytes": size, "changed": newest}
-
-
-def _broken(config: RunConfig, broken: list[str], total: int) -> str:
-    lines = [f"{len(broken)} of {total} units failed; the others are done and are kept. To retry: the same command."]
-    for unit in broken[:5]:
-        path = files.join(config.parts, f"{unit}.error.json")
-        told = json.loads(files.read_bytes(path)) if files.exists(path) else {"files": [], "error": "no word of it"}
-        lines.append(f"  unit {unit} ({', '.join(told['files'][:2])}): {told['error']}")
-    return "\n".join(lines)
-
-
-def _workers(config: RunConfig, elements: int) -> int:
-    return max(1, min(config.workers or os.cpu_count() or 1, elements))
+    told = {"file": first, "files": len(unit.files), "bytes": size, "changed": newest}
+    return told if newest else told | {"marks": marks.hexdigest()}
 
 
 def _header(config: RunConfig, options: Any, replayed: dict[str, Any] | None) -> dict[str, Any]:

@@ -76,9 +76,9 @@ def finish(
     }
     files.write_parquet(files.join(out, "thumbs.parquet"), _thumbs(ledger, parts, bytes_from, units))
     files.write_bytes(files.join(out, "run.json"), json.dumps(told, ensure_ascii=False, indent=1).encode())
-    write_report(out)
     write_card(out)
     write_croissant(out)
+    write_report(out)  # last: it links what lies beside it
     return told
 
 

@@ -70,6 +70,11 @@ def look(source: str, options: Mapping[str, str], pairs: int = 500) -> Seen:
         for batch in _first(read_unit(unit, counts), wanted):
             frames.append(measured(batch, load("oppovl").stages))
     rows = pl.concat(frames, how="diagonal_relaxed") if frames else measured(_empty(), ())
+    bare = rows.filter(pl.col("local"), pl.col("unread") == "caption_missing").height
+    if 2 * bare > rows.height and "caption" not in options:
+        named = look(source, {**options, "caption": "filename"}, pairs)
+        named.counts["images_without_caption"] += bare
+        return named
     return Seen(source, dict(options), Counter(u.reader for u in units), len(units), rows.head(pairs), counts)
 
 

@@ -25,7 +25,7 @@ import polars as pl
 from apache_beam.metrics import Metrics
 
 from ..export.ustar import UstarWriter
-from . import files
+from . import attempts, files
 from .columns import COLUMNS, empty, with_missing, without
 from .sources import read_unit
 from .stage import VERDICT, StageModel, Tally, apply_stages, open_mask
@@ -164,6 +164,16 @@ class _Part:
         )
 
 
+def record_failure(parts: str, unit: Unit, error: str, trace: str = "") -> None:
+    """Write down why ``unit`` failed: ``<unit>.error.json``, which a later success removes."""
+    told: dict[str, Any] = {"unit": unit.id, "files": list(unit.files[:5]), "error": error, "traceback": trace}
+    files.write_bytes(_error_file(parts, unit), json.dumps(told, ensure_ascii=False).encode())
+
+
+def _error_file(parts: str, unit: Unit) -> str:
+    return files.join(parts, f"{unit.id}.error.json")
+
+
 class MeasureUnit(beam.DoFn):
     """Beam shell of ``measure_unit``: a unit that breaks is recorded and breaks nothing else."""
 
@@ -173,22 +183,18 @@ class MeasureUnit(beam.DoFn):
     def process(self, element: tuple[Unit, bool]) -> Iterable[str]:
         unit, thumbs = element
         options = MeasureOptions(self.options.parts, self.options.dropped_too, thumbs)
-        error = files.join(options.parts, f"{unit.id}.error.json")
         log.info("unit %s: measuring %s", unit.id, unit.files[:3])
+        attempts.begin(options.parts, unit.id)
         try:
             counts = measure_unit(unit, self.stages, options)
         except Exception as raised:
             log.error("unit %s failed: %s", unit.id, raised, exc_info=True)
             Metrics.counter("units", "failed").inc()
-            told: dict[str, Any] = {
-                "unit": unit.id,
-                "files": list(unit.files[:5]),
-                "error": f"{type(raised).__name__}: {raised}",
-                "traceback": traceback.format_exc(),
-            }
-            files.write_bytes(error, json.dumps(told, ensure_ascii=False).encode())
+            record_failure(options.parts, unit, f"{type(raised).__name__}: {raised}", traceback.format_exc())
+            attempts.end(options.parts, [unit.id])
             return
-        files.remove(error)
+        files.remove(_error_file(options.parts, unit))
+        attempts.end(options.parts, [unit.id])
         Metrics.counter("units", "done").inc()
         for stage, tally in counts.stages.items():
             for word, n in tally.items():

@@ -6,7 +6,7 @@ the background. Work is done at the size asked for, so that training can draw th
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import cv2
 import numpy as np
@@ -385,9 +385,17 @@ def render(scene: Scene, size: int = 256) -> Pixels:
     else:
         at = ((0.26, 0.6), (0.74, 0.6)) if scene.relation == "左边" else ((0.5, 0.27), (0.5, 0.74))
         placed = [(t, x, y, scale[t.size]) for t, (x, y) in zip(scene.things, at, strict=True)]
+    return compose(canvas, placed, rng)
+
+
+def compose(
+    canvas: NDArray[np.float32], placed: Sequence[tuple[Thing, float, float, float]], rng: np.random.Generator
+) -> Pixels:
+    """Draw things (thing, x, y, side; shares of the canvas) on ``canvas``, jittered, with light and noise."""
     for thing, x, y, side in placed:
         jitter = rng.uniform(-0.035, 0.035, 2)
         place(canvas, thing, x + jitter[0], y + jitter[1], side * rng.uniform(0.92, 1.08), rng)
+    size = len(canvas)
     canvas *= rng.uniform(0.86, 1.08)
     canvas += rng.normal(0, 3.0, (size, size, 1)).astype(np.float32)
     return np.clip(canvas, 0, 255).astype(np.uint8)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from functools import lru_cache
 from pathlib import Path
 from urllib.parse import urlsplit
 
 from ..pipeline.errors import RecipeError
+from ..pipeline.once import once
 from . import caption_coca, caption_vlm
 from .caption_http import Endpoint, HttpCaptioner
 from .caption_meter import Meter
@@ -76,7 +76,7 @@ def load_model(spec: str, prompt: str, max_tokens: int, device: str, batch: int)
     return _load(spec, prompt, max_tokens, device, batch)
 
 
-@lru_cache(2)
+@once(2)
 def _load(spec: str, prompt: str, max_tokens: int, device: str, batch: int) -> Captioner:
     if spec == EMBEDDED:
         # Greedy decoding of a model this small: where it runs must not decide what it writes.
@@ -89,7 +89,7 @@ def _load(spec: str, prompt: str, max_tokens: int, device: str, batch: int) -> C
     return caption_vlm.from_folder(folder, prompt, max_tokens, device, batch)
 
 
-@lru_cache(2)
+@once(2)
 def load_endpoint(endpoint: Endpoint, meter: str, per_second: float, requests: int, tokens: int) -> HttpCaptioner:
     """The endpoint's captioner, one per process, with limits that all processes share through the file ``meter``."""
     return HttpCaptioner(endpoint, Meter(meter, per_second, requests, tokens))

@@ -112,7 +112,8 @@ def material(text: Sentence) -> Iterator[Edit]:
         after = text.text[end:].removeprefix("做的").removeprefix("的")
         held = next((w for w in _material_heads() if after.startswith(w)), None)
         if held and len(text.text) - len(after) + len(held) in text.ends:
-            yield from _exchange(text.text, match, "material")
+            soft = held in groups("material_soft")[1]
+            yield from _exchange(text.text, match, "material_soft" if soft else "material")
 
 
 @cache
@@ -146,7 +147,7 @@ def position(text: Sentence) -> Iterator[Edit]:
 
 def _exchange(text: str, match: re.Match[str], name: str) -> Iterator[Edit]:
     """The other words of a match's first group that the text does not hold yet."""
-    group = next(g for g in groups(name) if match.group() in g)
+    group = next((g for g in groups(name) if match.group() in g), ())
     rest = text[: match.start()] + text[match.end() :]
     for word in group:
         if word != match.group() and word not in rest:
@@ -193,7 +194,7 @@ def action(text: Sentence) -> Iterator[Edit]:
         for option in options:
             # 骑马 where there is a 自行车 elsewhere would name it twice; 抱 and 抱着 are one action.
             if not any(part in rest for part in (option, option.rstrip("着在"))):
-                yield start, end, option
+                yield start, end, option.removesuffix("着") if text.text[end : end + 1] == "着" else option
 
 
 def _fits(text: Sentence, at: int, frame: str) -> bool:
@@ -259,7 +260,7 @@ def thing(text: Sentence) -> Iterator[Edit]:
         if not text.separate(start, end) or end not in text.ends or text.noun_at(start) != match.group():
             continue
         before, rest = text.text[:start], text.text[:start] + "|" + text.text[end:]
-        if (before[-1:] in ("打", "踢", "接")) or text.text[end : end + 1] in _COMPOUND:
+        if (before[-1:] in ("打", "踢", "接", "轮")) or text.text[end : end + 1] in _COMPOUND:
             continue
         if noun.category not in ("person", "animal") and text.text[end : end + 1] in tuple("手迷友"):
             continue
@@ -279,8 +280,8 @@ def thing(text: Sentence) -> Iterator[Edit]:
                 yield start, end, name
 
 
-_COMPOUND = frozenset("场员者队馆票皮肉奶汁店厂房屋架包套壳板圈式型形状样座垫绳鞍")
-"""Characters that make one thing of a noun and themselves: 马鞍, 篮球场, 苹果汁."""
+_COMPOUND = frozenset("场员者队馆亭厅票皮肉奶汁店厂房屋架包套壳板圈式型形状样座垫绳鞍")
+"""Characters that make one thing of a noun and themselves: 马鞍, 篮球场, 苹果汁, 电话亭."""
 
 
 def _far_measure(before: str, measures: str) -> set[str]:

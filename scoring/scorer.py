@@ -23,6 +23,7 @@ import numpy as np
 from PIL import Image
 
 from ..pipeline.errors import RecipeError
+from ..pipeline.once import once
 from .blocks import Embeddings, encode_blocks
 from .pictures import opened
 
@@ -121,7 +122,7 @@ def load_scorer(
     return _load(spec, Run(device, batch, threads, precision))
 
 
-@lru_cache(4)
+@once(4)
 def _load(spec: str, run: Run) -> Scorer:
     folder = _folder(spec)
     if not folder.is_dir():

@@ -10,16 +10,37 @@ import json
 import re
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from ..pipeline.errors import InputError
-from .loop import Loop
+from .distributed import World
 
 _NAME = re.compile(r"step-(\d+)$")
+
+
+class Loop(Protocol):
+    """What is kept of a loop: modules in training, their slow copy, the optimiser with its parameters' names."""
+
+    done: int
+    names: list[str]
+    scaler: torch.amp.GradScaler
+    world: World
+
+    @property
+    def stream(self) -> nn.Module:
+        """All that is trained."""
+
+    @property
+    def teacher(self) -> nn.Module | None:
+        """Its slow copy, where there is one."""
+
+    @property
+    def optimiser(self) -> torch.optim.Optimizer:
+        """The optimiser, whose state is kept by the names of its parameters."""
 
 
 def path_of(folder: Path, step: int) -> Path:
@@ -33,7 +54,7 @@ def latest(folder: Path) -> Path | None:
     return max(found, default=None)
 
 
-def save(loop: Loop, folder: Path, positions: list[list[int]], settings: dict[str, Any], keep: int = 2) -> Path:
+def save(loop: Loop, folder: Path, positions: list[Any], settings: dict[str, Any], keep: int = 2) -> Path:
     """Write the state after ``loop.done`` steps; the ``keep`` newest checkpoints stay. One rank calls this.
 
     ``positions`` are, for each rank, the samples that each of its workers had taken.

@@ -8,6 +8,7 @@ with respect to a gathered row is the sum over all ranks that used it.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from datetime import timedelta
 from typing import Any, NamedTuple
 
@@ -90,6 +91,18 @@ def total(value: Tensor) -> Tensor:
     summed = value.detach().clone()
     dist.all_reduce(summed)
     return summed
+
+
+def average_gradients(parameters: Iterable[Tensor]) -> None:
+    """Give every rank the mean of all ranks' gradients: for losses that are not made by one wrapped ``forward``."""
+    if not (dist.is_initialized() and dist.get_world_size() > 1):
+        return
+    held = [p.grad for p in parameters if p.grad is not None]
+    flat = torch.cat([g.flatten() for g in held])
+    dist.all_reduce(flat)
+    flat /= dist.get_world_size()
+    for gradient, mean in zip(held, flat.split([g.numel() for g in held]), strict=True):
+        gradient.copy_(mean.view_as(gradient))
 
 
 def gather_objects(value: Any) -> list[Any]:

@@ -2,8 +2,8 @@
 
 Trained on words alone, strung together at random: those of IPADIC that have no kana (as janome carries them,
 with costs) against those of jieba's dictionary (with counts) in simplified and traditional script. A logistic
-regression over characters and hashed pairs of neighbours, rounded to bytes. Both dictionaries' licences allow it;
-``filters/models/NOTICE`` names them. No corpus and no benchmark's list is read here.
+regression over characters, hashed runs of two to four of them and what begins a text, rounded to bytes. Both
+dictionaries' licences allow it; ``filters/models/NOTICE`` names them. No corpus and no benchmark's list is read here.
 
 Needs: uv pip install janome jieba
 """
@@ -23,7 +23,7 @@ import polars as pl
 import torch
 from opencc import OpenCC
 
-from ..filters.han_words import BUCKETS, CHARACTERS, SCALE, indices
+from ..filters.han_words import BUCKETS, CHARACTERS, FEATURES, SCALE, indices
 from ..filters.shingles import code_points
 
 HAN = re.compile("^[\u3400-\u4dbf\u4e00-\u9fff\u3005-\u3007\u30f5\u30f6]+$")
@@ -31,7 +31,7 @@ MOST_WORDS = 6
 _COUNTED = ("一个", "一只", "一群", "一位", "一条", "两个")
 GLUE = (*"的在了和是着有里上下中与被把从向对不也都就很到给让个", *_COUNTED, *"三这那他她我你")
 """Function words of Chinese, put between words: its captions are sentences, Japanese ones without kana are not."""
-CHINESE_WEIGHT = 4.0
+CHINESE_WEIGHT = 3.0
 """A Chinese caption lost costs as much as so many Japanese ones let through."""
 
 
@@ -79,19 +79,22 @@ def train(count: int, epochs: int) -> tuple[np.ndarray[tuple[int], np.dtype[np.i
     torch.manual_seed(0)
     chinese = strung(*chinese_words(), count, 1, GLUE)
     scripts = [OpenCC("s2tw"), OpenCC("s2hk")]
-    for i in range(0, count, 2):
-        chinese[i] = scripts[i // 2 % 2].convert(chinese[i])
+    for first, script in zip((0, 2), scripts, strict=True):
+        chosen = range(first, count, 4)
+        converted = script.convert("\n".join(chinese[i] for i in chosen)).split("\n")
+        for i, text in zip(chosen, converted, strict=True):
+            chinese[i] = text
     texts = [*strung(*japanese_words(), count, 2), *chinese]
     truth = torch.cat([torch.ones(count), torch.zeros(count)])
     codes, starts = code_points(pl.Series(texts))
     found = torch.from_numpy(np.stack(indices(codes, starts), axis=1).ravel().astype(np.int64))
-    bounds = 3 * starts
+    bounds = FEATURES * starts
     bag = torch.nn.EmbeddingBag(CHARACTERS + BUCKETS, 1, mode="sum", padding_idx=0)
     torch.nn.init.zeros_(bag.weight)
     bias = torch.nn.Parameter(torch.zeros(1))
     optimiser = torch.optim.Adam([bag.weight, bias], lr=0.03)
     cost = torch.where(truth > 0, 1.0, CHINESE_WEIGHT)
-    size = 4096
+    size = 8192
     generator = torch.Generator().manual_seed(3)
     for epoch in range(epochs):
         total = 0.0
@@ -119,8 +122,8 @@ def main() -> None:
     """The command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", default=str(Path(__file__).parents[1] / "filters" / "models" / "han_words.npz"))
-    parser.add_argument("--strings", type=int, default=1_200_000, help="strings of each language")
-    parser.add_argument("--epochs", type=int, default=4)
+    parser.add_argument("--strings", type=int, default=1_500_000, help="strings of each language")
+    parser.add_argument("--epochs", type=int, default=3)
     options = parser.parse_args()
     weights, bias = train(options.strings, options.epochs)
     np.savez_compressed(options.out, weights=weights, bias=np.int32(bias))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -232,7 +232,16 @@ def _dimension(model: nn.Module, tokenize: Tokenize, device: torch.device) -> in
     return int(model.encode_text(tokens).shape[-1])  # type: ignore[operator]
 
 
-def rate(step: int, config: RetrievalConfig) -> float:
+class Schedule(Protocol):
+    """How long a training warms up and lasts, in steps."""
+
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+
+
+def rate(step: int, config: Schedule) -> float:
     """The learning rate's share at ``step``: linear warm-up, then a cosine to zero."""
     if step < config.warmup:
         return (step + 1) / config.warmup

@@ -65,6 +65,8 @@ class Pairs(NamedTuple):
     """Which of this rank's workers made the batch, and how many samples it had taken by then."""
     unusable: int = 0
     """Samples without an image or a caption that were passed over while this batch was made."""
+    parallel: list[str] | None = None
+    """The same captions in another language, where they were asked for; "" where a sample has none."""
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,10 @@ class DataConfig:
     """Hard negatives taken from each pair at most."""
     crop: float = 0.9
     """Least share of the image's area that a random crop keeps (open_clip's default); 1 takes the whole image."""
+    caption: str = ""
+    """Field of the JSON that holds the caption to train on, as caption_en; empty: the caption itself."""
+    parallel: str = ""
+    """Field of the JSON with the same caption in another language, for training on pairs of captions."""
 
 
 @dataclass(frozen=True)
@@ -337,13 +343,15 @@ class PairStream(IterableDataset[Pairs]):
     def _batch(self, reader: Reader, number: int, worker: int) -> Pairs:
         images = np.empty((self.size, 3, self.side, self.side), np.uint8)
         captions: list[str] = []
+        parallel: list[str] = []
         negatives: list[list[str]] = []
         keys: list[str] = []
         unusable = on_end = 0
         while len(captions) < self.size:
             sample = next(reader)
             rng = np.random.default_rng([self.config.seed, number, reader.position])
-            picture = crop(sample.image, self.side, self.config.crop, rng) if sample.usable else None
+            wanted = sample.usable and (not self.config.caption or sample.told.get(self.config.caption))
+            picture = crop(sample.image, self.side, self.config.crop, rng) if wanted else None
             if picture is None:
                 unusable, on_end = unusable + 1, on_end + 1
                 if on_end == MOST_UNUSABLE:
@@ -355,6 +363,7 @@ class PairStream(IterableDataset[Pairs]):
             on_end = 0
             images[len(captions)] = picture.transpose(2, 0, 1)
             captions.append(self._caption(sample, rng))
+            parallel.append(str(sample.told.get(self.config.parallel) or ""))
             negatives.append(self._negatives(sample, rng))
             keys.append(sample.key)
         return Pairs(
@@ -364,9 +373,12 @@ class PairStream(IterableDataset[Pairs]):
             tuple(keys),
             (worker, reader.position),
             unusable,
+            parallel if self.config.parallel else None,
         )
 
     def _caption(self, sample: Sample, rng: np.random.Generator) -> str:
+        if self.config.caption:
+            return str(sample.told[self.config.caption])
         made = sample.told.get("caption_synthetic")
         return str(made) if made and rng.random() < self.config.synthetic else sample.caption
 

@@ -2,7 +2,8 @@
 
 The student learns the teacher's rows of similarities within a batch, both ways (``DistillClipLoss`` of open_clip), and
 the teacher's image and text features. The teacher is a dual-stream model or one with fusion over it
-(``fusion.FusedTeacher``); nothing of either goes into the student.
+(``fusion.FusedTeacher``); nothing of either goes into the student. Under torchrun the rows of a rank are held against
+those of all ranks.
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from ..pipeline.errors import UsageError
+from .distributed import ALONE, World, average_gradients, gather, total
 from .fusion import FusedTeacher, Towers, cross_entropy
-from .losses import contrastive
+from .losses import Keys, contrastive
 from .retrieval import caption_group
 
 Tokenize = Callable[[Sequence[str]], Tensor]
@@ -42,14 +45,28 @@ class DistilConfig:
     features: float = 4.0
     """Weight of one minus the cosine with the teacher's features, image and text together."""
     log_every: int = 50
+    precision: str = "fp32"
+    """fp32, or bf16 for both teacher and student; losses are computed in single precision always."""
+
+    def __post_init__(self) -> None:
+        if self.precision not in ("fp32", "bf16"):
+            raise UsageError(f"distil.precision {self.precision!r} is not known; expected fp32 or bf16")
 
 
 class Targets(NamedTuple):
-    """What a teacher says of n pairs: logits (n, n), image rows to caption columns, and unit rows (n, d)."""
+    """What a teacher says of the n pairs of this rank, held against the m of all: logits and unit rows (n, d)."""
 
-    logits: Tensor
+    to_text: Tensor
+    """(n, m): image rows, caption columns."""
+    to_image: Tensor
+    """(n, m): caption rows, image columns."""
     image: Tensor
     text: Tensor
+
+    @classmethod
+    def of(cls, image: Tensor, text: Tensor, scale: Tensor) -> Targets:
+        """Those of two towers: cosines times the ``scale``."""
+        return cls(scale * image @ gather(text).T, scale * text @ gather(image).T, image, text)
 
 
 class Prepare(NamedTuple):
@@ -69,8 +86,8 @@ class Prepare(NamedTuple):
 class Teacher:
     """Targets from a frozen teacher, with or without fusion."""
 
-    def __init__(self, model: nn.Module) -> None:
-        self.model = model.eval().requires_grad_(False)
+    def __init__(self, model: nn.Module, world: World = ALONE) -> None:
+        self.model, self.world = model.eval().requires_grad_(False), world
 
     @torch.no_grad()
     def __call__(self, pixels: Tensor, ids: Tensor) -> Targets:
@@ -78,23 +95,28 @@ class Teacher:
             return self.of(self.model.towers(pixels, ids))
         model: Any = self.model
         image, text = model.encode_image(pixels, normalize=True), model.encode_text(ids, normalize=True)
-        return Targets(model.logit_scale.exp() * image @ text.T, image, text)
+        return Targets.of(image.float(), text.float(), model.logit_scale.exp())
 
     @torch.no_grad()
     def of(self, seen: Towers) -> Targets:
-        """Targets from what the towers of a fused teacher gave before."""
+        """Targets from what the towers of a fused teacher gave before; pairs of two ranks keep their cosine."""
         assert isinstance(self.model, FusedTeacher)
-        return Targets(self.model.targets(seen), seen.image, seen.text)
+        fused, n = self.model.targets(seen).float(), len(seen.image)
+        scale: Any = self.model.model.logit_scale
+        targets = Targets.of(seen.image.float(), seen.text.float(), scale.exp())
+        own = slice(self.world.rank * n, (self.world.rank + 1) * n)
+        targets.to_text[:, own], targets.to_image[:, own] = fused, fused.T
+        return targets
 
 
-def distillation(image: Tensor, text: Tensor, scale: Tensor, teacher: Tensor) -> Tensor:
+def distillation(image: Tensor, text: Tensor, scale: Tensor, to_text: Tensor, to_image: Tensor) -> Tensor:
     """Soft cross entropy between the rows of two similarity matrices, mean of both ways.
 
-    ``teacher`` (n, n) are the teacher's logits. The form of ``DistillClipLoss`` in open_clip; TinyCLIP (Wu et al. 2023,
-    arXiv 2309.12314) calls it affinity mimicking.
+    ``to_text`` and ``to_image`` (n, m) are the teacher's logits for the rows of this rank. The form of
+    ``DistillClipLoss`` in open_clip; TinyCLIP (Wu et al. 2023, arXiv 2309.12314) calls it affinity mimicking.
     """
-    logits = scale * image @ text.T
-    return (cross_entropy(logits, teacher.softmax(1)) + cross_entropy(logits.T, teacher.T.softmax(1))) / 2
+    rows, columns = scale * image @ gather(text).T, scale * text @ gather(image).T
+    return (cross_entropy(rows, to_text.softmax(1)) + cross_entropy(columns, to_image.softmax(1))) / 2
 
 
 def student_losses(
@@ -102,20 +124,30 @@ def student_losses(
 ) -> dict[str, Tensor]:
     """Losses of one batch by name; ``loss`` is their weighted sum. Without targets the pairs' own loss is all."""
     dual: Any = model
-    image, text = dual.encode_image(pixels, normalize=True), dual.encode_text(ids, normalize=True)
-    scale = dual.logit_scale.exp()
+    with half(pixels.device, config):
+        image, text = dual.encode_image(pixels, normalize=True), dual.encode_text(ids, normalize=True)
+    image, text, scale = image.float(), text.float(), dual.logit_scale.exp()
+
+    def own() -> Tensor:
+        return contrastive(image, text, scale, groups, Keys(gather(image), gather(text), gather(groups)))
+
     if targets is None:
-        own = contrastive(image, text, scale, groups)
-        return {"loss": own, "pairs": own}
-    losses = {"logits": distillation(image, text, scale, targets.logits)}
-    total = 2 * config.logits * losses["logits"]
+        loss = own()
+        return {"loss": loss, "pairs": loss}
+    losses = {"logits": distillation(image, text, scale, targets.to_text, targets.to_image)}
+    whole = 2 * config.logits * losses["logits"]
     if config.features:
         losses["features"] = 2 - (image * targets.image).sum(1).mean() - (text * targets.text).sum(1).mean()
-        total = total + config.features * losses["features"]
+        whole = whole + config.features * losses["features"]
     if config.pairs:
-        losses["pairs"] = contrastive(image, text, scale, groups)
-        total = total + config.pairs * losses["pairs"]
-    return {"loss": total, **losses}
+        losses["pairs"] = own()
+        whole = whole + config.pairs * losses["pairs"]
+    return {"loss": whole, **losses}
+
+
+def half(device: torch.device, config: DistilConfig) -> torch.autocast:
+    """Encoding in bf16 where the configuration says so."""
+    return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
 def minimise(
@@ -125,7 +157,10 @@ def minimise(
     config: DistilConfig,
     log: Path | None = None,
 ) -> list[dict[str, Any]]:
-    """AdamW with a warm-up and a cosine to zero over ``config.steps`` batches; its records, written to ``log`` too."""
+    """AdamW with a warm-up and a cosine to zero over ``config.steps`` batches; its records, written to ``log`` too.
+
+    Under torchrun all ranks call this with their own batches; steps are taken by the mean of their gradients.
+    """
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
@@ -141,26 +176,40 @@ def minimise(
         found = losses(batch)
         optimiser.zero_grad(set_to_none=True)
         found["loss"].backward()
+        average_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, config.clip)
         optimiser.step()
         if step % config.log_every == 0 or step == config.steps - 1:
             record = {"step": step, "seconds": round(time.perf_counter() - started, 1)}
-            records.append(record | {k: round(float(v.detach()), 5) for k, v in found.items()})
+            means = {k: total(v) / total(torch.ones_like(v)) for k, v in found.items()}
+            records.append(record | {k: round(float(v), 5) for k, v in means.items()})
             if log:
                 log.write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
     return records
 
 
 def fit_fusion(
-    teacher: FusedTeacher, prepare: Prepare, batches: Iterable[Any], config: DistilConfig, log: Path | None = None
+    teacher: FusedTeacher,
+    prepare: Prepare,
+    batches: Iterable[Any],
+    config: DistilConfig,
+    log: Path | None = None,
+    world: World = ALONE,
 ) -> list[dict[str, Any]]:
-    """Train the fusion encoder of ``teacher`` in place, and its towers where its configuration says so."""
-    draw = torch.Generator(prepare.device).manual_seed(config.seed)
+    """Train the fusion encoder of ``teacher`` in place, and its towers where its configuration says so.
+
+    Every rank matches its own pairs: hard negatives are not looked for on others.
+    """
+    draw = torch.Generator(prepare.device).manual_seed(config.seed * world.ranks + world.rank)
     teacher.train()
 
     def losses(batch: Any) -> dict[str, Tensor]:
         images, captions, *_ = batch
-        return teacher.losses(teacher.towers(*prepare(images, captions)), caption_groups(captions, prepare), draw)
+        with half(prepare.device, config):
+            seen = teacher.towers(*prepare(images, captions))
+        wide = {name: getattr(seen, name).float() for name in ("image", "text", "image_tokens", "text_tokens")}
+        seen = seen._replace(**wide)
+        return teacher.losses(seen, caption_groups(captions, prepare), draw)
 
     return minimise(teacher.own_parameters(), losses, batches, config, log)
 
@@ -186,7 +235,8 @@ def fit_student(
         pixels, ids = prepare(images, captions)
         with torch.no_grad():
             student.logit_scale.clamp_(0, math.log(100))  # type: ignore[operator]
-        targets = teacher(pixels, ids) if teacher else None
+        with half(prepare.device, config):
+            targets = teacher(pixels, ids) if teacher else None
         return student_losses(student, seen(pixels), ids, caption_groups(captions, prepare), targets, config)
 
     return minimise(own, losses, batches, config, log)

@@ -25,6 +25,7 @@ from ..scoring.export_scorer import export_scorer
 from ..scoring.pictures import opened
 from ..scoring.scorer import EMBEDDED, embedded_folder, fingerprint, model_and_tokenizer
 from . import settings
+from .distributed import ALONE, World, gather_objects, start, stop
 from .export_student import quantise
 from .fusion import FusedTeacher, FusionConfig
 from .search import write_sums
@@ -67,19 +68,22 @@ def train_student(
     config: StudentConfig,
     distil: DistilConfig,
     fusion: FusionConfig,
-    device: str = "cpu",
+    world: World = ALONE,
 ) -> dict[str, Any]:
     """Make a student of ``teacher`` (a folder in open_clip's format, or ``embedded``) in ``out``.
 
     ``batches`` gives a fresh stream of (images uint8 (n, 3, h, w) at the teacher's size, captions, ...) whenever it is
-    called; ``calibrate`` are pictures and captions for the int8 scales. Returns what ``student.json`` says.
+    called; ``calibrate`` are pictures and captions for the int8 scales. Returns what ``student.json`` says. Under
+    torchrun every rank calls this with its ``world`` and its own batches; the first writes, the others return {}.
     """
     folder, told = teacher_config(teacher)
     if out.exists() and any(out.iterdir()) and not (out / "student.json").is_file():
         raise UsageError(f"{out} is not empty and holds no student; give an empty or new folder")
-    out.mkdir(parents=True, exist_ok=True)
-    where = torch.device(device)
-    model, _, tokenize = model_and_tokenizer(folder, device)
+    gather_objects(None)  # all have looked before the first writes
+    if world.first:
+        out.mkdir(parents=True, exist_ok=True)
+    where = world.device
+    model, _, tokenize = model_and_tokenizer(folder, str(where))
     small = shrink(model, told["model_cfg"], config.share, config.side)
     preprocess = told.get("preprocess_cfg") or {}
     mean, std = (tuple(preprocess.get(k) or getattr(model.visual, f"image_{k}")) for k in ("mean", "std"))
@@ -89,8 +93,9 @@ def train_student(
     if config.fusion_steps:
         torch.manual_seed(distil.seed)
         fused = FusedTeacher(model, fusion).to(where)
-        training = DistilConfig(steps=config.fusion_steps, seed=distil.seed)
-        records["fusion"] = fit_fusion(fused, prepare, batches(), training, out / "fusion.jsonl")[-1]
+        training = DistilConfig(steps=config.fusion_steps, seed=distil.seed, precision=distil.precision)
+        log = out / "fusion.jsonl" if world.first else None
+        records["fusion"] = fit_fusion(fused, prepare, batches(), training, log, world)[-1]
         source = fused
     torch.manual_seed(distil.seed)
     student = build(small).to(where)
@@ -99,9 +104,11 @@ def train_student(
     def seen(pixels: Tensor) -> Tensor:
         return pixels if pixels.shape[-1] == side else F.interpolate(pixels, (side, side), mode="area")
 
-    learned: Callable[[Tensor, Tensor], Targets] = Teacher(source)
-    log = out / "student.jsonl"
+    learned: Callable[[Tensor, Tensor], Targets] = Teacher(source, world)
+    log = out / "student.jsonl" if world.first else None
     records["student"] = fit_student(student, prepare, batches(), distil, learned, log, seen)[-1]
+    if not world.first:
+        return {}
     save(student.cpu().eval(), small, {**preprocess, "size": side, "mean": mean, "std": std}, folder, out)
     for name in ("onnx", "int8"):
         shutil.rmtree(out / name, ignore_errors=True)
@@ -131,21 +138,26 @@ def train_from_shards(
 ) -> dict[str, Any]:
     """``train_student`` on WebDataset shards, whose first usable samples calibrate the int8 models.
 
-    ``config`` is a YAML file with the sections of ``SECTIONS``, ``sets`` change single fields of it. One process.
+    ``config`` is a YAML file with the sections of ``SECTIONS``, ``sets`` change single fields of it. Under torchrun
+    every rank calls this, and ``data.batch`` is shared by them.
     """
     parts = settings.read(SECTIONS, config, sets)
     found, data = find(shards), parts["data"]
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
     held = list(islice(every(found), CALIBRATE))
     side = _side(teacher_config(teacher)[1]["model_cfg"]["vision_cfg"])
     seeds = count(data.seed)
+    world = start(device)
 
     def batches() -> Iterable[Any]:
-        return loader(PairStream(found, replace(data, seed=next(seeds)), side))
+        return loader(PairStream(found, replace(data, seed=next(seeds)), side, world.rank, world.ranks))
 
     calibrate = ([opened(s.image) for s in held], [s.caption for s in held])
-    return train_student(teacher, batches, calibrate, out, parts["student"], parts["distil"], parts["fusion"], device)
+    try:
+        return train_student(
+            teacher, batches, calibrate, out, parts["student"], parts["distil"], parts["fusion"], world
+        )
+    finally:
+        stop()
 
 
 def teacher_config(teacher: str) -> tuple[Path, dict[str, Any]]:

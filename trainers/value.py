@@ -339,8 +339,10 @@ class Study:
 def study(run: str, options: Options, progress: Progress | None = None, workers: int = 1) -> dict[str, Any]:
     """Train, judge, and write value.json and value.html into ``run``; returns what value.json holds.
 
-    ``workers`` processes train; what they find is the same for any number of them.
+    The run's report is written anew: it shows what each stage bought and links the page. ``workers`` processes train;
+    what they find is the same for any number of them.
     """
+    from ..export.report import write_report
     from .value_page import page
 
     made = Study.of(run, options)
@@ -351,6 +353,8 @@ def study(run: str, options: Options, progress: Progress | None = None, workers:
     text = json.dumps(told, ensure_ascii=False, indent=1, allow_nan=False) + "\n"
     files.write_bytes(files.join(run, "value.json"), text.encode())
     files.write_bytes(files.join(run, "value.html"), page(told).encode())
+    if files.exists(files.join(run, "report.html")):
+        write_report(run)
     return told
 
 

@@ -9,6 +9,7 @@ from scrapy.downloadermiddlewares.robotstxt import RobotsTxtMiddleware
 from scrapy.exceptions import IgnoreRequest
 from scrapy.http import Request, Response
 from scrapy.resolver import CachingThreadedResolver
+from scrapy.utils.httpobj import urlparse_cached
 from twisted.internet.defer import Deferred, succeed
 
 from ...filters.addresses import refusal
@@ -26,12 +27,14 @@ class GuardedResolver(CachingThreadedResolver):
 
     allow_private = False
     fixed: dict[str, str] = {}
+    proxy = ""
 
     @classmethod
     def from_crawler(cls, crawler: Crawler, reactor: Any) -> GuardedResolver:
         made: GuardedResolver = super().from_crawler(crawler, reactor)
         made.allow_private = crawler.settings.getbool("TUWEN_ALLOW_PRIVATE")
         made.fixed = crawler.settings.getdict("TUWEN_RESOLVE")
+        made.proxy = host_of(crawler.settings.get("TUWEN_PROXY"))
         return made
 
     def getHostByName(self, name: str, timeout: Any = ()) -> Deferred[str]:
@@ -40,17 +43,22 @@ class GuardedResolver(CachingThreadedResolver):
         return super().getHostByName(name, timeout).addCallback(self._checked, name)
 
     def _checked(self, address: str, name: str) -> str:
-        why = None if self.allow_private else refusal(address)
+        why = None if self.allow_private or name == self.proxy else refusal(address)
         if why:
             raise BlockedAddress(f"{name} resolves to {address}, a {why}")
         return address
 
 
 class LiteralGuard:
-    """Refuses URLs whose host is a private address itself: no resolver is asked for those."""
+    """Refuses URLs whose host is a private address itself: no resolver is asked for those.
+
+    It also sees to it that no proxy of the environment is used, behind which nobody's address would be checked; one
+    that was asked for resolves names itself, and only literal addresses are refused then.
+    """
 
     def __init__(self, crawler: Crawler) -> None:
         self.allow_private = crawler.settings.getbool("TUWEN_ALLOW_PRIVATE")
+        self.proxy = crawler.settings.get("TUWEN_PROXY") or None
 
     @classmethod
     def from_crawler(cls, crawler: Crawler) -> LiteralGuard:
@@ -61,10 +69,29 @@ class LiteralGuard:
         why = refusal(literal) if literal and not self.allow_private else None
         if why:
             raise BlockedAddress(f"{literal} is a {why}")
+        request.meta["proxy"] = self.proxy
 
 
 class StrictRobots(RobotsTxtMiddleware):
-    """RFC 9309, 2.3.1: without robots.txt (4xx) all is allowed; while it cannot be had (5xx, no answer) nothing is."""
+    """RFC 9309, 2.3.1: without robots.txt (4xx) all is allowed; while it cannot be had (5xx, no answer) nothing is.
+
+    Where nobody answers, the site's pages fail by the same cause as its robots.txt and are not asked for.
+    """
+
+    def __init__(self, crawler: Crawler) -> None:
+        super().__init__(crawler)
+        self._unreachable: dict[str, Exception] = {}
+
+    async def process_request(self, request: Request, spider: Any = None) -> None:
+        await super().process_request(request)
+        cause = self._unreachable.get(urlparse_cached(request).netloc)
+        if cause is not None and not request.meta.get("dont_obey_robotstxt"):
+            raise cause
+
+    def _robots_error(self, exc: Exception, netloc: str) -> None:
+        if not isinstance(exc, IgnoreRequest):
+            self._unreachable[netloc] = exc
+        super()._robots_error(exc, netloc)
 
     async def _parse_robots(self, response: Response, netloc: str, request: Request) -> None:
         if response.status >= 500:

@@ -11,7 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from ... import __version__
-from ...filters.robots import AGENT
+from ...filters.robots_tag import AGENT
 from ..errors import RunError, UsageError
 from .archive import Archive
 from .scope import Scope, hosts_of
@@ -45,6 +45,7 @@ class CrawlOptions:
     page_bytes: int = 8 << 20
     honour_opt_out: bool = True
     allow_private: bool = False
+    proxy: str = ""
     resolve: dict[str, str] = field(default_factory=dict)
 
     def scope(self) -> Scope:
@@ -66,6 +67,8 @@ class CrawlOptions:
             re.compile(self.path)
         except re.error as error:
             raise UsageError(f"--path {self.path!r} is no regular expression: {error}") from None
+        if self.proxy and not (urlsplit(self.proxy).scheme in ("http", "https") and urlsplit(self.proxy).hostname):
+            raise UsageError(f"--proxy {self.proxy!r} is no HTTP proxy; expected http://host:port")
         if self.language not in ("", "zh"):
             raise UsageError(f"--language {self.language!r}: zh or nothing; only Chinese pages are recognised")
 
@@ -152,6 +155,7 @@ def _settings(options: CrawlOptions, agent: str) -> dict[str, Any]:
         "TWISTED_DNS_RESOLVER": "tuwen.pipeline.crawl.guard.GuardedResolver",
         "TUWEN_ALLOW_PRIVATE": options.allow_private,
         "TUWEN_RESOLVE": options.resolve,
+        "TUWEN_PROXY": options.proxy,
         "AUTOTHROTTLE_ENABLED": options.delay > 0,
         "AUTOTHROTTLE_START_DELAY": options.delay,
         "DOWNLOAD_DELAY": options.delay,
@@ -167,6 +171,7 @@ def _settings(options: CrawlOptions, agent: str) -> dict[str, Any]:
         "DOWNLOAD_TIMEOUT": 60,
         "RETRY_TIMES": 2,
         "COOKIES_ENABLED": False,
+        "METAREFRESH_ENABLED": False,
         "TELNETCONSOLE_ENABLED": False,
         "REMOTE_CONTROL_ENABLED": False,
         "LOG_INSTALL_ROOT_HANDLER": False,

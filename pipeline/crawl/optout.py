@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from selectolax.lexbor import LexborHTMLParser
 
-from ...filters.robots import AGENT
-from ...filters.transfer import OPT_OUT
+from ...filters.robots_tag import AGENT, OPT_OUT
+from ...filters.robots_tag import directives as spoken_to_us
 
 _NOFOLLOW = frozenset(("nofollow", "none"))
 
@@ -44,16 +44,6 @@ def directives(headers: Mapping[str, Sequence[str]], body: bytes, site: str | No
             said.append((f"meta {name}: {content}", content))
         elif name == "tdm-reservation":
             mining = ["meta tdm-reservation: 1"] if content == "1" else []
-    words = [(evidence, _words(value)) for evidence, value in said]
+    words = [(evidence, spoken_to_us(value)) for evidence, value in said]
     reserved = mining + [evidence for evidence, spoken in words if spoken & OPT_OUT]
     return Directives(tuple(e[:200] for e in reserved), any(spoken & _NOFOLLOW for _, spoken in words))
-
-
-def _words(value: str) -> set[str]:
-    """The directives in one value; ``agent: a, b`` speaks to that agent alone."""
-    agent, colon, rest = value.lower().partition(":")
-    if colon and " " not in agent.strip() and "," not in agent:
-        if agent.strip() not in ("*", AGENT):
-            return set()
-        value = rest
-    return {word.strip() for word in value.lower().split(",")}

@@ -6,15 +6,24 @@ from collections.abc import AsyncIterator
 from typing import Any
 
 from scrapy import Spider
-from scrapy.exceptions import CloseSpider, IgnoreRequest
+from scrapy.exceptions import (
+    CannotResolveHostError,
+    CloseSpider,
+    DownloadCancelledError,
+    DownloadConnectionRefusedError,
+    DownloadFailedError,
+    DownloadTimeoutError,
+    IgnoreRequest,
+    ResponseDataLossError,
+)
 from scrapy.http import HtmlResponse, Request, Response
 from scrapy.http.request import NO_CALLBACK
 from scrapy.linkextractors import LinkExtractor
 from scrapy.responsetypes import responsetypes
 from scrapy.spidermiddlewares.httperror import HttpError
 from scrapy.utils.defer import maybe_deferred_to_future
+from scrapy.utils.response import get_meta_refresh
 from twisted.internet.defer import Deferred
-from twisted.internet.error import DNSLookupError
 from twisted.python.failure import Failure
 
 from ...filters.robots import origin_of
@@ -26,6 +35,16 @@ from .scope import Scope
 
 RAW = "tuwen_raw"
 STORED = "stored"
+
+CAUSES: dict[Any, str] = {
+    CannotResolveHostError: "dns",
+    DownloadConnectionRefusedError: "refused",
+    DownloadTimeoutError: "timeout",
+    DownloadCancelledError: "too_large",
+    ResponseDataLossError: "reset",
+    DownloadFailedError: "reset",
+}
+"""What Scrapy raises for a page that cannot be had, in the words of ``filters/transfer.py``."""
 
 
 class PageSpider(Spider):
@@ -61,9 +80,12 @@ class PageSpider(Spider):
         if said.nofollow:
             self._count("nofollow")
             return
-        for link in self.links.extract_links(response):
-            if not link.nofollow and self.scope.allows(link.url):
-                yield Request(link.url, callback=self.parse, errback=self.failed)
+        onward = [link.url for link in self.links.extract_links(response) if not link.nofollow]
+        # A refresh is a link and no redirect: pages of news ask to be loaded again every minute, and would be lost.
+        refresh = get_meta_refresh(response)[1]
+        for url in [refresh, *onward] if refresh else onward:
+            if self.scope.allows(url):
+                yield Request(url, callback=self.parse, errback=self.failed)
 
     async def _site(self, url: str) -> Reservations:
         """What the tdmrep.json of a page's site reserves: asked for once, and nothing where it cannot be had."""
@@ -97,17 +119,18 @@ class PageSpider(Spider):
             self._count("robots")
         elif isinstance(error, HttpError):
             self._count(f"http_{error.response.status}")
-        elif isinstance(error, DNSLookupError):
-            self._count("dns")
+        elif isinstance(error, DownloadFailedError) and "SSL" in str(error):
+            self._count("tls")
+        elif isinstance(error, IgnoreRequest) and "MAXSIZE" in str(error):  # what it unpacks to, not what was sent
+            self._count("too_large")
         else:
-            self._count(type(error).__name__)
+            self._count(CAUSES.get(type(error), type(error).__name__))
 
     def _archive(self, response: Response, reserved: tuple[str, ...]) -> None:
-        raw = response.request.meta.get(RAW) if response.request else None
-        if raw is None or STORED in response.flags:
+        exchange: Exchange | None = response.request.meta.get(RAW) if response.request else None
+        if exchange is None or STORED in response.flags:
             return
-        notes = {"hopsFromSeed": str(response.meta.get("depth", 0)), "opt-out": list(reserved)}
-        exchange = exchange_of(raw, notes)
+        exchange.notes = {"hopsFromSeed": str(response.meta.get("depth", 0)), "opt-out": list(reserved)}
         exchange.reserved = bool(reserved) and self.honour
         self.archive.write(exchange)
         self._count("reserved" if exchange.reserved else "pages")
@@ -158,17 +181,16 @@ class ToArchive:
     def process_response(self, request: Request, response: Response) -> Response:
         if STORED in response.flags:
             return response
-        raw = (request, response)
-        request.meta[RAW] = raw
+        # Now: what unpacks the body takes Content-Encoding out of these very headers.
+        exchange = request.meta[RAW] = exchange_of(request, response)
         stated = request.url.endswith(PATH) and response.status == 200
         if 300 <= response.status < 400 or request.url.endswith("/robots.txt") or stated:
-            self.archive.write(exchange_of(raw, {}))
+            self.archive.write(exchange)
         return response
 
 
-def exchange_of(raw: tuple[Request, Response], notes: dict[str, Any]) -> Exchange:
+def exchange_of(request: Request, response: Response) -> Exchange:
     """An exchange from Scrapy's request and response, before anything was decompressed."""
-    request, response = raw
 
     def pairs(headers: Any) -> list[tuple[str, str]]:
         return [(k.decode("latin-1"), v.decode("latin-1")) for k, vs in headers.items() for v in vs]
@@ -176,6 +198,4 @@ def exchange_of(raw: tuple[Request, Response], notes: dict[str, Any]) -> Exchang
     host = request.url.split("://", 1)[-1].split("/", 1)[0]
     address = str(response.ip_address) if response.ip_address else None
     sent = [("Host", host), *pairs(request.headers)]
-    return Exchange(
-        request.url, request.method, sent, response.status, pairs(response.headers), response.body, address, notes
-    )
+    return Exchange(request.url, request.method, sent, response.status, pairs(response.headers), response.body, address)

@@ -21,6 +21,31 @@ from tuwen.pipeline.ledger import scan_ledger
 
 HOSTILE = "</script><script>window.hacked=1</script><img src=x onerror=window.hacked=1>"
 
+FOUND: dict[str, Any] = {
+    "samples_seen": 19200,
+    "questions": 300,
+    "settings": {"seeds": 3},
+    "main": {
+        "verdict": "gain",
+        "ratio": 2.5,
+        "pairs_share": 0.41,
+        "arms": [{"arm": "raw", "pairs": 900, "r1": 0.123}, {"arm": "curated", "pairs": 369, "r1": 0.308}],
+    },
+    "stages": [
+        {
+            "stage": "score",
+            "only_it_drops": 321,
+            "seconds_per_point": 1.5,
+            "leave_out": {
+                "gain": {"mean": 0.15, "low": 0.1, "high": 0.2, "verdict": "gain"},
+                "over_random": {"mean": 0.01, "low": -0.04, "high": 0.06, "verdict": "unproven"},
+            },
+        },
+        {"stage": "length", "only_it_drops": 2, "seconds_per_point": None},
+    ],
+}
+"""As much of a value.json as the report reads."""
+
 
 @pytest.fixture(scope="module")
 def run(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -34,6 +59,7 @@ def run(finished: Finished, tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     rows.write_parquet(path)
     (copied / "value.html").write_text("<p>what the data is worth</p>")
+    (copied / "value.json").write_text(json.dumps(FOUND))
     write_report(str(copied))
     return copied
 
@@ -225,6 +251,16 @@ def test_duplicates_stand_beside_the_pair_that_stays(opened: Any) -> None:
 def test_what_lies_beside_the_report_is_linked(opened: Any) -> None:
     links = {a.get_attribute("href").rsplit("/", 1)[-1] for a in find(opened, "#summary a")}
     assert {"value.html", "README.md", "croissant.json"} <= links
+
+
+def test_what_each_filter_bought(opened: Any) -> None:
+    part = opened.find_element("id", "worth")
+    assert "2.5 times the R@1 of raw data with 41 %" in part.text
+    rows = [r.text.replace("\n", " ") for r in part.find_elements("css selector", ".wide tbody tr")]
+    assert len(rows) == 1  # stages that were not trained with and without are not here
+    assert all(w in rows[0] for w in ("score", "321", "+15.0 [10.0, 20.0]", "+1.0 [-4.0, 6.0] unproven", "1.5"))
+    arms = part.find_elements("css selector", ".arms tbody tr")
+    assert [a.text for a in arms] == ["raw 900 12.3", "curated 369 30.8"]
 
 
 def test_it_prints_without_controls(opened: Any) -> None:

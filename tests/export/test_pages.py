@@ -15,7 +15,8 @@ def test_the_gallery_shows_every_reason_with_its_words(finished: Finished) -> No
     assert set(told["gallery"]) == reasons <= set(told["words"])
     assert all("thumb" in p for p in told["gallery"]["kept"])
     assert any("thumb" in p for p in told["gallery"]["low_score"])
-    assert words("fetch_http_404") == ("fetch failed: http 404", "下载失败：http 404")
+    assert words("fetch_http_404") == ("fetch failed: HTTP 404", "下载失败：HTTP 404")
+    assert words("fetch_opted_out") == ("fetch failed: the site opted out", "下载失败：网站声明不可采集")
 
 
 def test_the_funnel_has_a_row_per_stage(finished: Finished) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import socket
@@ -25,6 +26,7 @@ class HostileWeb(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Handler)
         self.hits: Counter[str] = Counter()
         self.agents: set[str] = set()
+        self.times: list[tuple[str, float]] = []
         self.at_once = self.most_at_once = 0
         self.lock = threading.Lock()
 
@@ -48,6 +50,7 @@ class _Handler(BaseHTTPRequestHandler):
         web, name = self.server, self.path.strip("/").split("/")[0].split("?")[0]
         with web.lock:
             web.hits[f"{host}/{name}"] += 1
+            web.times.append((host, time.monotonic()))
             web.agents.add(self.headers["User-Agent"] or "")
         known = name.partition(".")[0] or name.strip(".").replace("-", "_")
         getattr(self, f"on_{known}", self.on_missing)()
@@ -80,11 +83,18 @@ class _Handler(BaseHTTPRequestHandler):
     def on_robots(self) -> None:
         host = (self.headers["Host"] or "").split(".")[0]
         rules = {"deny": b"User-agent: *\nDisallow: /", "some": b"User-agent: tuwen\nDisallow: /private"}
+        rules["marked"] = b"\xef\xbb\xbfUser-agent: *\nDisallow: /"
         rules["closed"] = b"User-agent: *\nDisallow: /.well-known/"
         if host == "moved":
             self.answer(302, Location="http://deny.test/robots.txt")
         elif host == "ill":
             self.answer(503)
+        elif host == "stuck":
+            self.on_silent()
+        elif host == "cut":
+            self.on_reset()
+        elif host == "stilled":
+            self.answer(429)
         elif host in rules:
             self.answer(200, rules[host], Content_Type="text/plain")
         else:
@@ -97,7 +107,12 @@ class _Handler(BaseHTTPRequestHandler):
             {"location": "/ok/kept", "tdm-reservation": 1, "tdm-policy": "https://reserved.test/policy"},
             {"location": "/free*.png$", "tdm-reservation": 1},
         ]
-        if host in ("reserved", "closed"):
+        if host == "mazy":
+            slow = {"location": "/" + "*o" * 40 + "x", "tdm-reservation": 1}
+            self.answer(200, json.dumps([slow] * 100).encode(), Content_Type="application/json")
+        elif host == "forgetful":
+            self.answer(500)
+        elif host in ("reserved", "closed"):
             self.answer(200, json.dumps(rules).encode(), Content_Type="application/json")
         elif host == "soft":
             self.answer(200, b"<!DOCTYPE html><p>not here</p>")
@@ -119,6 +134,9 @@ class _Handler(BaseHTTPRequestHandler):
     def on_busy(self) -> None:
         self.answer(429, Retry_After="0") if self.hits() < 2 else self.on_ok()
 
+    def on_wait(self) -> None:
+        self.answer(429, Retry_After="1") if self.hits() < 2 else self.on_ok()
+
     def on_later(self) -> None:
         self.answer(429, Retry_After="3600")
 
@@ -130,6 +148,10 @@ class _Handler(BaseHTTPRequestHandler):
 
     def on_gzip(self) -> None:
         self.answer(200, b"\x1f\x8b" + b"\0" * 2000, Content_Encoding="gzip", Content_Type="image/png")
+
+    def on_bomb(self) -> None:
+        """A hundred thousand bytes that unpack to sixteen million."""
+        self.answer(200, gzip.compress(bytes(16 << 20), 1), Content_Encoding="gzip", Content_Type="image/png")
 
     def on_declared(self) -> None:
         self.answer(200, PNG, length=10**9)
@@ -180,6 +202,18 @@ class _Handler(BaseHTTPRequestHandler):
     def on_noai(self) -> None:
         self.answer(200, PNG, X_Robots_Tag="noarchive, noimageai")
 
+    def on_othersnoai(self) -> None:
+        self.answer(200, PNG, X_Robots_Tag="otherbot: noai, noml")
+
+    def on_ournoai(self) -> None:
+        self.answer(200, PNG, X_Robots_Tag="otherbot: noindex, tuwen: noai")
+
+    def on_flood(self) -> None:
+        self.send_response(200)
+        for number in range(20_000):
+            self.send_header(f"X-{number}", "a" * 10)
+        self.end_headers()
+
     def on_tdm(self) -> None:
         self.answer(200, PNG, TDM_Reservation="1")
 
@@ -197,6 +231,9 @@ class _Handler(BaseHTTPRequestHandler):
 
     def on_ever(self) -> None:
         self.answer(302, Location=f"/ever/{time.monotonic_ns()}")
+
+    def on_to(self) -> None:
+        self.answer(302, Location=self.path.partition("?")[2])
 
     def on_inwards(self) -> None:
         self.answer(302, Location=f"http://{self.server.at}/ok.png")

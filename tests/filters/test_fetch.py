@@ -6,6 +6,7 @@ import socket
 import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
+from itertools import pairwise
 from types import SimpleNamespace
 from typing import Any
 
@@ -65,7 +66,8 @@ OUTCOMES = {
 
 
 def test_every_misbehaviour_lands_in_its_class_and_stalls_nothing(web: Web) -> None:
-    urls = [f"http://bad.test/{name}" for name in OUTCOMES] + ["http://good.test/ok.png"]
+    hosts = {"later": "late.test"}  # who asks for a pause gets it for the whole host
+    urls = [f"http://{hosts.get(name, 'bad.test')}/{name}" for name in OUTCOMES] + ["http://good.test/ok.png"]
     started = time.monotonic()
     found = dict(zip(urls, fetch(web, *urls, retries=0), strict=True))
     assert time.monotonic() - started < 3
@@ -82,10 +84,75 @@ def test_the_first_byte_has_a_limit_of_its_own(web: Web) -> None:
 
 
 def test_passing_causes_are_tried_again_and_final_ones_are_not(web: Web) -> None:
-    names = ("flaky", "busy", "broken", "missing", "later")
+    names = ("flaky", "busy", "broken", "missing")
     found = fetch(web, *(f"http://again.test/{n}" for n in names), retries=2)
-    assert [o.error for o in found] == [None, None, "http_500", "http_404", "http_429"]
-    assert [web.hits[f"again.test/{n}"] for n in names] == [2, 2, 3, 1, 1]
+    assert [o.error for o in found] == [None, None, "http_500", "http_404"]
+    assert [web.hits[f"again.test/{n}"] for n in names] == [2, 2, 3, 1]
+
+
+def test_a_pause_that_a_server_asks_for_holds_for_all_of_its_host(web: Web) -> None:
+    fetch(web, "http://tired.test/ok/before")
+    started = time.monotonic()
+    found = fetch(web, "http://tired.test/wait", *(f"http://tired.test/ok/{i}" for i in range(9)), per_host=1)
+    assert [o.error for o in found] == [None] * 10
+    assert time.monotonic() - started > 1
+    asked = [at for host, at in web.times if host == "tired.test" and at > started]
+    assert min(b - a for a, b in pairwise(sorted(asked)[:2])) > 0.9
+
+    fetch(web, "http://weary.test/ok/before")
+    (later, *others) = fetch(
+        web, "http://weary.test/later", *(f"http://weary.test/ok/{i}" for i in range(3)), per_host=1
+    )
+    assert (later.error, later.status) == ("http_429", 429)
+    assert [(o.error, o.status) for o in others] == [("http_429", 0)] * 3
+    assert "weary.test asked for a pause; 3,600 s of it are left" in (others[0].detail or "")
+    assert web.hits["weary.test/ok"] == 1
+    (elsewhere,) = fetch(web, "http://fresh.test/ok")
+    assert elsewhere.body
+
+
+def test_where_robots_txt_cannot_be_had_its_images_end_by_the_same_cause_and_are_not_asked_for(web: Web) -> None:
+    urls = [f"http://stuck.test/ok/{i}" for i in range(20)] + ["http://cut.test/ok", "http://stilled.test/ok"]
+    started = time.monotonic()
+    found = fetch(web, *urls, retries=0)
+    assert time.monotonic() - started < 2
+    assert [o.error for o in found] == ["timeout_read"] * 20 + ["reset", "http_429"]
+    assert (found[0].detail or "").startswith("robots.txt cannot be had: Operation timed out")
+    assert [web.hits[f"{h}.test/ok"] for h in ("stuck", "cut", "stilled")] == [0, 0, 0]
+    (asked,) = fetch(web, "http://cut.test/ok", robots=False, tdm_file=False)
+    assert asked.body
+
+
+def test_a_byte_order_mark_does_not_hide_a_rule(web: Web) -> None:
+    (told,) = fetch(web, "http://marked.test/ok")
+    assert told.error == "robots"
+
+
+def test_a_directive_for_another_agent_is_not_for_us(web: Web) -> None:
+    theirs, ours = fetch(web, "http://a.test/othersnoai", "http://a.test/ournoai")
+    assert (theirs.error, theirs.opt_out) == (None, None)
+    assert (ours.error, ours.opt_out) == ("opted_out", "X-Robots-Tag: otherbot: noindex, tuwen: noai")
+
+
+def test_a_connection_that_does_not_come_about_is_another_cause_than_an_answer_that_does_not(web: Web) -> None:
+    with socket.socket() as deaf:
+        deaf.bind(("127.0.0.1", 0))
+        deaf.listen(0)
+        waiting = [socket.socket() for _ in range(3)]  # fills the queue of a server that never takes anybody
+        for one in waiting:
+            one.setblocking(False)
+            one.connect_ex(deaf.getsockname())
+        at = f"127.0.0.1:{deaf.getsockname()[1]}"
+        how = {"connect_to": (("deaf.nowhere", at),), "connect_seconds": 0.3, "retries": 0, "robots": False}
+        (told,) = fetch(web, "http://deaf.nowhere/a.jpg", tdm_file=False, **how)
+        for one in waiting:
+            one.close()
+    assert told.error == "timeout_connect"
+
+
+def test_headers_without_end_are_given_up(web: Web) -> None:
+    (told,) = fetch(web, "http://bad.test/flood", retries=0)
+    assert told.error == "bad_response"
 
 
 def test_robots_txt_is_asked_once_for_each_host_and_obeyed(web: Web) -> None:
@@ -264,3 +331,12 @@ def test_retry_after_is_a_number_or_a_date() -> None:
     assert soon is not None and 55 < soon <= 60
     assert seconds_asked("soon") is None
     assert seconds_asked(None) is None
+
+
+def test_what_a_host_said_may_grow_old_while_its_images_wait(web: Web, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tuwen.filters.robots.UNKNOWN_SECONDS", 0.3)
+    monkeypatch.setattr("tuwen.filters.fetch_queue.UNKNOWN_SECONDS", 0.3)
+    urls = [f"http://forgetful.test/slow/{i}" for i in range(6)]
+    found = fetch(web, *urls, per_host=1, retries=0)
+    assert [o.error for o in found] == [None] * 6
+    assert web.hits["forgetful.test/.well-known"] > 1

@@ -60,6 +60,15 @@ def shipped(caption: str, **options: object) -> str:
         ("张志豪與黃美玲在臺北結婚", ["张志豪", "黃美玲"]),
         ("导演Christopher Nolan在片场", ["Christopher Nolan"]),
         ("周小川在发言，会后周小川离开", ["周小川", "周小川"]),
+        ("村上春树新书发布", ["村上春树"]),
+        ("铃木一朗在球场上", ["铃木一朗"]),
+        ("扎西次仁在布达拉宫前", ["扎西次仁"]),
+        ("古力娜扎现身机场", ["古力娜扎"]),
+        ("记者 王小明 摄", ["王小明"]),
+        ("J.K.罗琳签名售书", ["J.K.罗琳"]),
+        ("左起：陈道明、葛优、张国立", ["陈道明", "葛优", "张国立"]),
+        ("朴槿惠出庭", ["朴槿惠"]),
+        ("林書豪投籃瞬間", ["林書豪"]),
     ],
 )
 def test_the_name_alone_is_found(caption: str, expected: list[str]) -> None:
@@ -82,6 +91,11 @@ def test_the_name_alone_is_found(caption: str, expected: list[str]) -> None:
         "中美两国代表团",
         "利物浦主场对阵阿森纳",
         "长颈鹿在高高的树下",
+        "毛血旺",
+        "黄山迎客松",
+        "王老吉凉茶",
+        "路易威登手袋",
+        "张家口 滑雪场",
         "",
     ],
 )
@@ -93,6 +107,13 @@ def test_nicknames_are_a_choice() -> None:
     caption = "记者看到小王和老李在钓鱼，王建国在看书"
     assert words(caption) == ["王建国"]
     assert words(caption, nicknames=True) == ["小王", "老李", "王建国"]
+
+
+def test_one_person_has_one_number_however_written(tmp_path: Path) -> None:
+    caption = "记者張志豪報道，張志豪与张志豪是一人，导演Christopher Nolan说"
+    assert shipped(caption, numbered=True) == ("记者【人名1】報道，【人名1】与【人名1】是一人，导演【人名2】说")
+    (tmp_path / "keep.txt").write_text("# public figures\nchristopher  nolan\n張志豪\n", "utf-8")
+    assert shipped(caption, keep=str(tmp_path / "keep.txt")) == caption
 
 
 def test_rules_alone_do_without_the_model(monkeypatch: pytest.MonkeyPatch) -> None:

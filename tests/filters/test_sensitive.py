@@ -53,6 +53,9 @@ DISGUISED: list[tuple[Kind, str, str, str]] = [
     ("symbols", "有人在赌*博", "赌*博", "赌博"),
     ("symbols", "有人在赌 / 博", "赌 / 博", "赌博"),
     ("symbols", "赌🎲博网站", "赌🎲博", "赌博"),
+    ("symbols", "有人在赌，博", "赌，博", "赌博"),
+    ("symbols", "有人在赌!博!", "赌!博", "赌博"),
+    ("symbols", "买六、合、彩", "六、合、彩", "六合彩"),
     ("invisible", "有人在赌\u200b博", "赌\u200b博", "赌博"),
     ("invisible", "有人在赌\u3164博", "赌\u3164博", "赌博"),
     ("repeats", "买六合合合彩", "六合合合彩", "六合彩"),
@@ -83,6 +86,8 @@ def test_each_disguise_is_seen_through_and_can_be_left_alone(kind: Kind, caption
     [
         "买大麻烦不烦",  # cut by 麻烦
         "他去赌，博物馆关门",  # a clause ends between
+        "适合成人，网站很多",  # two words in two clauses
+        "字很大，麻了",  # 大 is a word of its own
         "去赌 博物馆",  # a word begins after the space
         "首都博物馆",  # sounds like 赌博 and is cut
         "大麻哈鱼很新鲜",  # inside a word that is not made of it

@@ -18,10 +18,21 @@ from tuwen.filters.tdmrep import Reservations, Rule, parse
         ("/img/*.jpg$", "/img/x/a.jpg", True),
         ("/%E5%9B%BE/", "/图/a.jpg", True),
         ("/a.b", "/axb", False),
+        ("*.jpg", "/a.jpg", True),
+        ("/*a*a$", "/xa", False),
+        ("/*a*a$", "/xaya", True),
+        ("/a*$", "/ab", True),
+        ("/ab$", "/ab", True),
+        ("/ab$", "/abc", False),
+        ("/ab*b$", "/ab", False),
     ],
 )
 def test_patterns_are_those_of_robots_txt(location: str, path: str, matches: bool) -> None:
     assert Rule(location, True).matches(path) is matches
+
+
+def test_a_pattern_that_was_made_to_be_slow_is_not() -> None:
+    assert not Rule("/" + "*a" * 60 + "b", True).matches("/" + "a" * 400)
 
 
 def test_a_work_is_reserved_where_the_first_or_the_longest_rule_says_so() -> None:

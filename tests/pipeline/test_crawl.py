@@ -66,6 +66,9 @@ class _Handler(BaseHTTPRequestHandler):
         self.server.hits[f"{host}{path}"] += 1
         self.server.agents.add(self.headers["User-Agent"] or "")
         time.sleep(self.server.pause)
+        if (host, path) == ("mute.test", "/robots.txt"):
+            self.close_connection = True
+            return
         status, headers, body = self.answer(host, path)
         self.send_response(status)
         for name, value in {"Content-Type": "text/html; charset=utf-8", **headers}.items():
@@ -86,7 +89,17 @@ class _Handler(BaseHTTPRequestHandler):
         if host == "a.test" and path == "/":
             links = [*(f"/n{i}" for i in range(12)), "/secret/x", "/noai", "/header", "/moved", "/gz", "/en", "/deep"]
             links += [f"http://b.test:{port}/", f"http://down.test:{port}/", f"http://127.0.0.1:{port}/n0"]
-            links += ["/inwards", "/gone", "/nofollow", "/photo.jpg", "mailto:a@b.cn", "/tdm", "/mined", "/mined-free"]
+            links += [
+                "/inwards",
+                "/gone",
+                "/nofollow",
+                "/photo.jpg",
+                "mailto:a@b.cn",
+                "/tdm",
+                "/mined",
+                "/mined-free",
+                "/again",
+            ]
             return 200, {}, page("a", links)
         if path.startswith("/n") and path[2:].isdigit():
             onward = [f"{path}0"] if len(path) < 5 else []
@@ -97,6 +110,8 @@ class _Handler(BaseHTTPRequestHandler):
             "/tdm": (200, {"TDM-Reservation": "1"}, page("tdm", [])),
             "/mined": (200, {}, page("mined", [])),
             "/mined-free": (200, {"TDM-Reservation": "0"}, page("mined-free", [])),
+            "/again": (200, {}, page("again", [], '<meta http-equiv="refresh" content="60; url=/refreshed">')),
+            "/refreshed": (200, {}, page("refreshed", [], '<meta http-equiv="refresh" content="9; url=/refreshed">')),
             "/moved": (302, {"Location": "/target"}, b""),
             "/inwards": (302, {"Location": f"http://127.0.0.1:{port}/n1"}, b""),
             "/gz": (200, {"Content-Encoding": "gzip"}, gzip.compress(page("gz", []))),
@@ -152,6 +167,7 @@ def pairs(out: Path) -> list[tuple[str, str, str]]:
 EXPECTED = {
     *("a.test/robots.txt", "a.test/.well-known/tdmrep.json", "a.test/mined-free"),
     *(f"a.test/{p}" for p in ("", "target", "moved", "gz", "behind", "nofollow", "deep", "inwards")),
+    *("a.test/again", "a.test/refreshed"),
     *(f"a.test/n{i}{end}" for i in range(12) for end in ("", "0", "00")[: 3 if i < 10 else 2]),
 }
 
@@ -181,6 +197,13 @@ def test_a_polite_crawl_in_scope(site: Site, tmp_path: Path) -> None:
     assert {p.rsplit("/", 1)[-1] for p, _, _ in pairs(out)} >= {"gz", "target", "n000", ""}
     assert len(pairs(out)) == told["pages"]
     for path in out.glob("*.warc.gz"):
+        with path.open("rb") as handle:
+            got = {
+                r.rec_headers.get_header("WARC-Target-URI"): r.http_headers
+                for r in ArchiveIterator(handle)
+                if r.rec_type == "response"
+            }
+        assert got[f"http://a.test:{site.port}/gz"].get_header("Content-Encoding") == "gzip"
         checker = Checker(type("Args", (), {"verbose": False, "inputs": [str(path)]})())
         checker.process_all()
         assert checker.exit_value == 0
@@ -209,6 +232,24 @@ def test_hosts_without_answers_and_bounds(site: Site, tmp_path: Path) -> None:
     assert not any(path.endswith("n00") for path in paths(site, tmp_path / "shallow"))
     more = json.loads(curate(*words(site, tmp_path / "shallow"), "--json").stdout)
     assert more["pages"] == told["pages"] - 1 > shallow["pages"]
+
+
+def test_a_site_whose_robots_txt_cannot_be_had_is_left_alone_and_no_proxy_is_taken_unasked(
+    site: Site, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("http_proxy", "http://127.0.0.1:9")
+    seeds = ["crawl", *(f"http://{host}.test:{site.port}/n1" for host in ("mute", "b")), "--json"]
+    seeds += ["http://no-such-host.invalid/", "http://b.test:9/", f"https://b.test:{site.port}/"]
+    manners = ["--contact", "a@b.cn", "--delay", "0", "--resolve", "mute.test=127.0.0.1"]
+    manners += ["--resolve", "b.test=127.0.0.1"]
+    told = json.loads(curate(*seeds, "-o", tmp_path / "straight", *manners).stdout)
+    assert site.hits["mute.test/robots.txt"] and not site.hits["mute.test/n1"]
+    assert {k: n for k, n in told["counts"].items() if k != "pages"} == {"dns": 1, "refused": 1, "reset": 1, "tls": 1}
+    assert site.hits["b.test/n1"] == 1
+    manners += ["--proxy", f"http://127.0.0.1:{site.port}"]
+    asked = json.loads(curate(*seeds[:4], "-o", tmp_path / "proxied", *manners).stdout)
+    assert asked["counts"]["http_404"] == 2  # this site is no proxy, and knows no path http://…
+    assert site.hits["b.test/n1"] == 1
 
 
 def test_a_killed_crawl_goes_on_to_the_same_pages(site: Site, tmp_path: Path) -> None:
@@ -246,6 +287,7 @@ def test_what_cannot_be_crawled_says_so(site: Site, tmp_path: Path) -> None:
     assert "no regular expression" in refused("--path", "(")
     assert "HOST=ADDRESS" in refused("--resolve", "a.test")
     assert "only Chinese" in refused("--language", "fr")
+    assert "no HTTP proxy" in refused("--proxy", "10.0.0.7:3128")
     assert (
         "no address to begin at"
         in curate("crawl", "ftp://a", "-o", tmp_path / "x", "--contact", "a@b.cn", check=False).stderr

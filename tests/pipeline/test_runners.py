@@ -69,6 +69,11 @@ def test_two_local_workers(case: Case, tmp_path: Path) -> None:
     check(case, tmp_path / "out", ["-j", "2"])
 
 
+def test_three_threads_of_one_process(case: Case, tmp_path: Path) -> None:
+    """As a cluster's workers have them: models, word tags and pools are shared."""
+    check(case, tmp_path / "out", ["-j", "1", "--", "--direct_running_mode=multi_threading", "--direct_num_workers=3"])
+
+
 def test_the_portable_runner(case: Case, tmp_path: Path) -> None:
     """Beam's job service with a worker over gRPC; the pairs are compared by shuffles, as on a cluster."""
     beam = ["--runner=PortableRunner", "--job_endpoint=embed", "--environment_type=LOOPBACK"]

@@ -91,9 +91,11 @@ def test_init_chooses_by_what_the_input_is(folder: Path, tmp_path: Path) -> None
     assert choose(look(str(pages), {}))[0] == "oppovl"
     for path in folder.glob("*.txt"):
         path.unlink()
-    told = json.loads(here("init", folder, "-o", tmp_path / "r.yaml", "--json", "--input", "caption=filename").stdout)
-    assert told["recipe"] == "images"
-    assert told["next"].endswith("--input caption=filename")
+    for named in ((), ("--input", "caption=filename")):  # without captions their names are all there is
+        told = json.loads(here("init", folder, "-o", tmp_path / "r.yaml", "--json", "--force", *named).stdout)
+        assert told["recipe"] == "images"
+        assert told["next"].endswith("--input caption=filename")
+        assert any("12 images without a caption" in line for line in told["seen"]) == (not named)
 
 
 def test_init_warns_where_the_captions_are_not_chinese(tmp_path: Path) -> None:

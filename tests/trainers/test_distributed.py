@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from tests.trainers.toy import gradient
+from tests.trainers.toy import gradient, student_gradient
 from tuwen.trainers import distributed
 
 
@@ -26,9 +26,9 @@ def test_two_processes_have_the_gradient_of_one(tmp_path: Path) -> None:
     assert [p.wait(timeout=280) for p in started] == [0, 0]
     two, counts = torch.load(tmp_path / "found.pt", weights_only=True)
     assert counts == [[0], [1, 1]]
-    for momentum in (False, True):
-        one = gradient(distributed.ALONE, momentum)
-        assert torch.allclose(two[int(momentum)], one, atol=1e-6 * float(one.abs().max()) + 1e-7)
+    alone = [gradient(distributed.ALONE, False), gradient(distributed.ALONE, True), student_gradient(distributed.ALONE)]
+    for shared_, one in zip(two, alone, strict=True):
+        assert torch.allclose(shared_, one, atol=1e-6 * float(one.abs().max()) + 1e-7)
         assert one.abs().min() >= 0 and float(one.abs().max()) > 1e-3
 
 

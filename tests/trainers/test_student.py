@@ -19,7 +19,16 @@ from tuwen.trainers.embedded import scenes
 from tuwen.trainers.export_student import quantise
 from tuwen.trainers.fusion import FusedTeacher, FusionConfig, Towers, closest, encode, hard_negatives
 from tuwen.trainers.search import check_sums, search
-from tuwen.trainers.student import DistilConfig, Prepare, Teacher, distillation, fit_student, minimise, parameters
+from tuwen.trainers.student import (
+    DistilConfig,
+    Prepare,
+    Targets,
+    Teacher,
+    distillation,
+    fit_student,
+    minimise,
+    parameters,
+)
 from tuwen.trainers.student_make import (
     build,
     save,
@@ -141,13 +150,15 @@ def test_distillation_is_that_of_open_clip() -> None:
     image, text, theirs, words = (rows(5, 8, seed) for seed in range(4))
     scale, teacher = torch.tensor(12.0), torch.tensor(30.0)
     _, wanted = DistillClipLoss()(image, text, scale, theirs, words, teacher)
-    assert torch.isclose(distillation(image, text, scale, teacher * theirs @ words.T), wanted, atol=1e-6)
+    targets = Targets.of(theirs, words, teacher)
+    assert torch.isclose(distillation(image, text, scale, targets.to_text, targets.to_image), wanted, atol=1e-6)
 
 
 def test_a_student_that_sees_as_its_teacher_is_left_alone() -> None:
     image = rows(5, 8, 0).requires_grad_()
     text, scale = rows(5, 8, 1), torch.tensor(10.0)
-    distillation(image, text, scale, (scale * image @ text.T).detach()).backward()
+    targets = Targets.of(image.detach(), text, scale)
+    distillation(image, text, scale, targets.to_text, targets.to_image).backward()
     assert image.grad is not None and image.grad.abs().max() < 1e-6
 
 

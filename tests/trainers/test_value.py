@@ -301,7 +301,7 @@ def test_pairs_to_match_lie_between_measured_sizes() -> None:
 @pytest.fixture
 def copied(finished: Finished, tmp_path: Path) -> Path:
     """The finished run, to write into."""
-    return Path(shutil.copytree(finished.run, tmp_path / "run", ignore=shutil.ignore_patterns("shards", "report.html")))
+    return Path(shutil.copytree(finished.run, tmp_path / "run", ignore=shutil.ignore_patterns("shards")))
 
 
 @pytest.fixture(scope="module")
@@ -328,6 +328,7 @@ def test_the_command_tells_what_the_data_is_worth(finished: Finished, copied: Pa
     written = (copied / "value.html").read_text("utf-8")
     assert not re.search(r'(src|href)="http', written) and "prefers-color-scheme:dark" in written
     assert json.loads((copied / "value.json").read_text("utf-8")) == told
+    assert '"worth":{"samples":32,' in (copied / "report.html").read_text("utf-8")  # the report was written anew
     before = {p.name: p.stat().st_mtime_ns for p in (copied / "value-points").iterdir()}
     printed = here(*words).stdout  # nothing is trained again
     assert {p.name: p.stat().st_mtime_ns for p in (copied / "value-points").iterdir()} == before

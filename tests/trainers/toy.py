@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from tuwen.trainers import distributed
 from tuwen.trainers.loop import Loop
-from tuwen.trainers.retrieval import RetrievalConfig
+from tuwen.trainers.retrieval import RetrievalConfig, caption_group
 from tuwen.trainers.shards import Pairs
+from tuwen.trainers.student import DistilConfig, Teacher, student_losses
 
 CAPTIONS = ["红猫", "红猫", "蓝狗", "绿鸟", "红猫", "黄鱼", "蓝狗", "白兔"]
 
@@ -58,9 +59,23 @@ def gradient(place: distributed.World, momentum: bool) -> Tensor:
     return torch.cat([p.grad.flatten() for p in loop.stream.parameters() if p.grad is not None])
 
 
+def student_gradient(place: distributed.World) -> Tensor:
+    """The gradient of this rank's share of eight pairs for a student of another toy; all parameters."""
+    torch.manual_seed(0)
+    pixels, ids = torch.randn(8, 3, 4, 4), tokenize(CAPTIONS)
+    model, groups = Toy(), torch.tensor([caption_group(c) for c in CAPTIONS])
+    n = 8 // place.ranks
+    own = slice(place.rank * n, (place.rank + 1) * n)
+    config = DistilConfig(pairs=0.5)
+    targets = Teacher(Toy(), place)(pixels[own], ids[own])
+    student_losses(model, pixels[own], ids[own], groups[own], targets, config)["loss"].backward()
+    distributed.average_gradients(model.parameters())
+    return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+
 if __name__ == "__main__":
     place = distributed.start("cpu")
-    found = torch.stack([gradient(place, momentum) for momentum in (False, True)])
+    found = [gradient(place, False), gradient(place, True), student_gradient(place)]
     counts = distributed.gather_objects([place.rank] * (place.rank + 1))
     if place.first:
         torch.save((found, counts), Path(sys.argv[1]))

@@ -1,0 +1,107 @@
+"""What a compression has to beat at the same measured latency and the same training steps.
+
+``uniform``     every width by one factor, then distillation for all steps
+``sequential``  channels by the size of their weights, then training on the task alone; all layers to int8; then
+distillation
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from .costs import Decisions
+from .export import in_fp32
+from .gates import cut
+from .leaves import Leaf, PatchEmbedding, TokenEmbedding
+from .network import Network
+from .saliency import Saliency
+from .search import Search, finetune, training
+from .tasks import Batch
+
+TRIES = 9
+GOLDEN = 0.618
+"""Its multiples spread evenly over the unit interval."""
+
+
+def uniform(search: Search, batches: Iterator[Batch], metric: str = "latency_ms", train: bool = True) -> Network:
+    """One factor for all widths, the channels that matter most to the loss kept; then distillation for all steps."""
+    rank = Saliency(search.network, search.costs, lambda batch: search.loss(batch)["loss"])
+    rank.update([*islice(batches, search.config.score_batches)], search.decisions)
+    search.saliency.order = rank.order
+
+    def scaled(share: float) -> Decisions:
+        made = search.costs.whole()
+        for i, (name, allowed) in enumerate(search.costs.allowed.items()):
+            # Equal widths round at different shares, so that their sum can meet a target.
+            wanted = share * allowed[-1] + (GOLDEN * i % 1 - 0.5) * search.gates.gates[name].granule
+            made.widths[name] = min(range(len(allowed)), key=lambda k: abs(allowed[k] - wanted))
+        return made
+
+    made = _fitted(search, scaled, metric)
+    if train:
+        finetune(made, search.task, batches, training(search.config, search.config.steps))
+    return made
+
+
+def sequential(search: Search, batches: Iterator[Batch], metric: str = "latency_ms") -> Network:
+    """Prune by magnitude, train on the task; quantise every layer; distil."""
+    search.saliency.order = {name: _magnitudes(search, name).argsort(descending=True) for name in search.costs.allowed}
+    sizes = {name: _magnitudes(search, name).sort(descending=True)[0] for name in search.costs.allowed}
+
+    def pruned(share: float) -> Decisions:
+        """The channels over one threshold of weights relative to their gate's mean; ``share`` of all are over it."""
+        relative = {n: s / s.mean() for n, s in sizes.items()}
+        threshold = torch.cat([*relative.values()]).quantile(1 - share)
+        made = search.costs.whole()
+        for name, allowed in search.costs.allowed.items():
+            kept = int((relative[name] > threshold).sum())
+            made.widths[name] = min(range(len(allowed)), key=lambda i: abs(allowed[i] - kept))
+        made.bits = {key: (True,) * len(bits) for key, bits in made.bits.items()}
+        return made
+
+    made = _fitted(search, pruned, metric)
+    half = search.config.steps // 2
+    with in_fp32(made):
+        plain = (batch._replace(teacher=None) for batch in batches)
+        finetune(made, search.task, plain, training(search.config, half))
+    finetune(made, search.task, batches, training(search.config, search.config.steps - half))
+    return made
+
+
+def _fitted(search: Search, decisions: Callable[[float], Decisions], metric: str) -> Network:
+    """The network of the share whose measured cost is closest to the target, of those that bisection meets."""
+    target = search.targets[metric]
+    low, high = 0.0, 1.0
+    found: list[tuple[float, Decisions]] = []
+    for _ in range(TRIES):
+        share = (low + high) / 2
+        made = decisions(share)
+        cost = search.measure(made, 0)[metric]
+        found.append((abs(cost / target - 1), made))
+        low, high = (low, share) if cost > target else (share, high)
+    best = min(found, key=lambda one: one[0])[1]
+    search.decisions = best
+    search.costs.apply(best, search.saliency.order)
+    return cut(search.network, search.gates, search.calibrate[:1])
+
+
+def _magnitudes(search: Search, name: str) -> Tensor:
+    """(size,) norms of the weights that write each channel: of the gate's root, or of an attention head's outputs."""
+    gate = search.gates.gates[name]
+    module: Any = gate.root if gate.leaf is None else gate.leaf
+    weight: Tensor
+    if gate.leaf is not None:
+        weight = module.out.weight.detach()
+        rows = weight.view(len(weight), gate.size, -1).transpose(0, 1)
+    elif isinstance(module, TokenEmbedding):
+        rows = module.table.weight.detach().T
+    else:
+        inside = "conv" if isinstance(module, PatchEmbedding) else "out" if isinstance(module, Leaf) else ""
+        rows = (getattr(module, inside) if inside else module).weight.detach()
+    found: Tensor = torch.linalg.vector_norm(rows.flatten(1), dim=1)
+    return found

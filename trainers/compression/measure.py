@@ -1,0 +1,55 @@
+"""Whole models, measured as they would ship."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from torch import Tensor
+
+from .costs import METRICS
+from .export import export
+from .network import Network
+from .profiler import ROUNDS, Device, Measured
+from .table import work
+
+FINAL_ROUNDS = 61
+
+
+class Measuring:
+    """Measures networks on a device; the first one, uncompressed, is the reference that all others take turns with."""
+
+    def __init__(self, device: Device, whole: Network, calibrate: Tensor, output: str = "features") -> None:
+        self.device, self.calibrate, self.output = device, calibrate, output
+        self._known: dict[str, dict[str, float]] = {}
+        model = export(whole, calibrate, output)
+        device.refer(model)
+        self.reference_bytes = len(model)
+        self.reference = self._read(whole, model, METRICS, FINAL_ROUNDS)[0]
+
+    def of(self, network: Network, key: str, metrics: Iterable[str]) -> dict[str, float]:
+        """``METRICS`` of a cut network: latency always, memory and energy where they are asked for."""
+        if key not in self._known:
+            self._known[key], _ = self._read(network, export(network, self.calibrate, self.output), metrics, ROUNDS)
+        return self._known[key]
+
+    def final(self, network: Network) -> tuple[bytes, dict[str, Any]]:
+        """The model to ship and all its metrics, latency over more rounds and with its interval."""
+        model = export(network, self.calibrate, self.output)
+        found, latency = self._read(network, model, METRICS, FINAL_ROUNDS)
+        return model, {**found, "latency_interval": [latency.low, latency.high]}
+
+    def _read(
+        self, network: Network, model: bytes, metrics: Iterable[str], rounds: int
+    ) -> tuple[dict[str, float], Measured]:
+        latency = self.device.latency(model, rounds)
+        macs, _ = work(network, self.calibrate[:1])
+        found = {"latency_ms": latency.value, "mflops": 2e-6 * macs, "size_mb": len(model) / 1e6}
+        wanted = set(metrics)
+        if "memory_mb" in wanted:
+            found["memory_mb"] = self.device.memory(model)
+        if "energy_mj" in wanted:
+            energy = self.device.energy(model)
+            if energy is not None:
+                found["energy_mj"] = energy.value
+        return found, latency
