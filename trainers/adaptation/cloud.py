@@ -28,8 +28,8 @@ class CloudConfig:
     anchors: int = 16
     """Most anchor frames of a device."""
     policy: str = "auto"
-    """How a device picks its anchors: uniform, learned, random, herding; auto: whichever of uniform, herding and learned
-    was best on the validation devices."""
+    """How a device picks its anchors: uniform, learned, random, herding; auto: whichever of uniform, learned and
+    herding was best on the validation devices."""
     steps: int = 1500
     """With few steps all devices get nearly the same parameters: another device's then do well, too."""
     learning_rate: float = 4e-3

@@ -64,8 +64,8 @@ def batches_loss(light: Light, batches: Sequence[Batch], parameters: Tensor, tex
     # One device's captions are no wrong answers for another's photos: each is a problem of its own.
     loss = torch.stack(
         [
-            contrastive(*one, scale, own)
-            for *one, own in zip(images.split(sizes), captions.split(sizes), groups.split(sizes), strict=True)
+            contrastive(image, text, scale, own)
+            for image, text, own in zip(images.split(sizes), captions.split(sizes), groups.split(sizes), strict=True)
         ]
     ).mean()
     if texts.questions is not None:
