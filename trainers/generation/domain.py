@@ -59,8 +59,11 @@ class Domain(Objective):
                 part.requires_grad_(True)
             set_text(model, True)
         else:
+            adapted = [p for p in parts.values() if lora.fits(p, config.lora)] or list(parts.values())
             for i, part in enumerate(parts.values()):
-                lora.attach(part, config.lora, seed + i)
+                part.requires_grad_(False)
+                if part in adapted:
+                    lora.attach(part, config.lora, seed + i)
             self.held = [model]
 
     def forward(self, batches: Sequence[Pairs], draw: torch.Generator) -> dict[str, Tensor]:
