@@ -7,14 +7,16 @@ distillation
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from .costs import Decisions
+from .costs import METRICS, Decisions
 from .export import in_fp32
 from .gates import cut
 from .leaves import Leaf, PatchEmbedding, TokenEmbedding
@@ -23,13 +25,17 @@ from .saliency import Saliency
 from .search import Search, finetune, training
 from .tasks import Batch
 
-TRIES = 9
+TRIES, SHARES = 9, 200
+CLOSE = 0.01
 GOLDEN = 0.618
 """Its multiples spread evenly over the unit interval."""
 
 
-def uniform(search: Search, batches: Iterator[Batch], metric: str = "latency_ms", train: bool = True) -> Network:
-    """One factor for all widths, the channels that matter most to the loss kept; then distillation for all steps."""
+def uniform(search: Search, batches: Iterator[Batch], metric: str = "latency_ms") -> tuple[Network, Network]:
+    """One factor for all widths, the channels that matter most to the loss kept; then distillation for all steps.
+
+    The network, and the same before it was trained.
+    """
     rank = Saliency(search.network, search.costs, lambda batch: search.loss(batch)["loss"])
     rank.update([*islice(batches, search.config.score_batches)], search.decisions)
     search.saliency.order = rank.order
@@ -43,9 +49,9 @@ def uniform(search: Search, batches: Iterator[Batch], metric: str = "latency_ms"
         return made
 
     made = _fitted(search, scaled, metric)
-    if train:
-        finetune(made, search.task, batches, training(search.config, search.config.steps))
-    return made
+    untrained = copy.deepcopy(made)
+    finetune(made, search.task, batches, training(search.config, search.config.steps))
+    return made, untrained
 
 
 def sequential(search: Search, batches: Iterator[Batch], metric: str = "latency_ms") -> Network:
@@ -74,17 +80,21 @@ def sequential(search: Search, batches: Iterator[Batch], metric: str = "latency_
 
 
 def _fitted(search: Search, decisions: Callable[[float], Decisions], metric: str) -> Network:
-    """The network of the share whose measured cost is closest to the target, of those that bisection meets."""
-    target = search.targets[metric]
-    low, high = 0.0, 1.0
-    found: list[tuple[float, Decisions]] = []
+    """The network of the share whose measured cost is closest to the target.
+
+    Costs are no smooth function of the share: all shares are predicted, the nearest is measured, which corrects the
+    prediction, and so on.
+    """
+    target, index = search.targets[metric], METRICS.index(metric)
+    every = {made.key(): made for made in map(decisions, np.linspace(0.02, 1, SHARES))}
+    found: dict[str, float] = {}
     for _ in range(TRIES):
-        share = (low + high) / 2
-        made = decisions(share)
-        cost = search.measure(made, 0)[metric]
-        found.append((abs(cost / target - 1), made))
-        low, high = (low, share) if cost > target else (share, high)
-    best = min(found, key=lambda one: one[0])[1]
+        left = [k for k in every if k not in found]
+        if not left or min(found.values(), default=1.0) < CLOSE:
+            break
+        key = min(left, key=lambda k: abs(float(search.costs.total(every[k])[index]) / target - 1))
+        found[key] = abs(search.measure(every[key], 0)[metric] / target - 1)
+    best = every[min(found, key=lambda k: found[k])]
     search.decisions = best
     search.costs.apply(best, search.saliency.order)
     return cut(search.network, search.gates, search.calibrate[:1])

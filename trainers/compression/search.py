@@ -41,7 +41,7 @@ class CompressConfig:
 
     steps: int = 2000
     """Steps in all, search and fine-tuning together."""
-    search: float = 0.5
+    search: float = 0.3
     """Share of the steps in which decisions are still made."""
     refreshes: int = 8
     """How often they are made anew."""
@@ -128,7 +128,9 @@ class Search:
             return {**found, "loss": found["loss"] + aside, "aside": aside}
 
         self.network.train()
-        records = minimise([*self.network.parameters()], losses, batches, training(self.config, steps))
+        # The rate falls as if all steps were to come: what is left must still learn what was taken from it.
+        schedule = training(self.config, self.config.steps)
+        records = minimise([*self.network.parameters()], losses, itertools.islice(batches, steps), schedule)
         for unit in self.network.every():
             unit.keep_inputs, unit.inputs = False, None
         last = [*itertools.islice(batches, self.config.score_batches)]

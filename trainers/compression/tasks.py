@@ -7,7 +7,7 @@ restore     the image as it was before it was scaled down, or before noise was a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
@@ -52,7 +52,7 @@ class Task(Protocol):
         ...
 
 
-def stream(task: Task, pairs: Iterable[Pairs], teacher: Run | None) -> Iterator[Batch]:
+def stream(task: Task, pairs: Iterable[Pairs], teacher: Run | None) -> Generator[Batch, None, None]:
     """Batches for training."""
     for one in pairs:
         made = task.batch(one, teacher)

@@ -94,12 +94,12 @@ def train(
     note_blocks = (lambda words: tell({"note": words})) if tell else None
     table = Table(device, path, note_blocks, targets.timed(budgets))
     pairs = shards.loader(PairStream(found, replace(data, seed=data.seed + config_.seed), opened.side))
-    batches = stream(opened.task, pairs, opened.teacher)
 
     def judge(run: Run) -> float:
         return opened.task.quality(run, tests)
 
-    result = compress(opened.network, opened.task, batches, measuring, table, budgets, config_, tell, judge)
+    with contextlib.closing(stream(opened.task, pairs, opened.teacher)) as batches:
+        result = compress(opened.network, opened.task, batches, measuring, table, budgets, config_, tell, judge)
     quality = {
         "uncompressed": judge(opened.teacher),
         "compressed": judge(lambda x: outputs(result.model, x)),
