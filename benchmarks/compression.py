@@ -75,12 +75,14 @@ class Subject(NamedTuple):
     side: int
     alone: bool
     batch: int
+    steps: int
+    """Of each compression; a step of the smallest net is cheap."""
 
 
 SUBJECTS = {
-    "tower": Subject("latency_ms", (0.5, 0.25), 32, True, 64),
-    "cnn": Subject("latency_ms", (0.5, 0.25), 32, True, 64),
-    "sr": Subject("mflops", (0.1,), 32, False, 16),
+    "tower": Subject("latency_ms", (0.5, 0.25), 32, True, 64, 160),
+    "cnn": Subject("latency_ms", (0.5, 0.25), 32, True, 64, 160),
+    "sr": Subject("mflops", (0.1,), 32, False, 16, 480),
 }
 
 
@@ -90,6 +92,7 @@ class Bench:
     def __init__(self, name: str, given: argparse.Namespace, work: Path) -> None:
         self.name, self.given, self.work = name, given, work
         self.subject = SUBJECTS[name]
+        self.steps = given.steps or self.subject.steps
         self.data = work / f"data-{self.subject.side}{'-alone' * self.subject.alone}-{given.scenes}"
         if not (self.data / "index.json").is_file():
             made = [self.subject.side, 0.0, self.subject.alone]
@@ -142,7 +145,7 @@ class Bench:
         path = default_path(self.device) if self.given.cache else self.work / "blocks.json"
         table = Table(self.device, path, timed=timed([metric]))
         targets = {metric: share * measuring.reference[metric]}
-        config = CompressConfig(steps=self.given.steps, seed=seed, refreshes=self.given.refreshes)
+        config = CompressConfig(steps=self.steps, seed=seed, refreshes=self.given.refreshes)
         return Search(model.network, model.task, measuring, table, targets, calibrate, config), {
             "measuring": measuring,
             "table": table,
@@ -343,8 +346,8 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="the first seed")
     parser.add_argument("--scenes", type=int, default=2000, help="training scenes")
     parser.add_argument("--held", type=int, default=500, help="held-out scenes")
-    parser.add_argument("--teacher-steps", type=int, default=400)
-    parser.add_argument("--steps", type=int, default=240, help="of each compression")
+    parser.add_argument("--teacher-steps", type=int, default=300)
+    parser.add_argument("--steps", type=int, default=0, help="of each compression; 0: 160, sr 480")
     parser.add_argument("--refreshes", type=int, default=6)
     parser.add_argument("--candidates", type=int, default=CANDIDATES)
     parser.add_argument("--train", metavar="ARM", help="only make this arm, or teacher, of all seeds, into --work")
@@ -381,7 +384,7 @@ def main() -> None:
         print(
             f"sample world: {given.scenes} training and {given.held} held-out scenes of {bench.subject.side} pixels; "
             f"seeds {given.first} to {given.first + given.seeds - 1}; {given.teacher_steps} steps of training, "
-            f"{given.steps} of compression, batches of {bench.subject.batch}"
+            f"{bench.steps} of compression, batches of {bench.subject.batch}"
         )
         missed = flops(bench, given) if given.what == "flops" else compare(bench, given)
     if given.check and missed:

@@ -20,6 +20,7 @@ from .costs import METRICS, Decisions
 from .export import in_fp32
 from .gates import cut
 from .leaves import Leaf, PatchEmbedding, TokenEmbedding
+from .measure import FINAL_ROUNDS
 from .network import Network
 from .saliency import Saliency
 from .search import Search, finetune, training
@@ -93,7 +94,7 @@ def _fitted(search: Search, decisions: Callable[[float], Decisions], metric: str
         if not left or min(found.values(), default=1.0) < CLOSE:
             break
         key = min(left, key=lambda k: abs(float(search.costs.total(every[k])[index]) / target - 1))
-        found[key] = abs(search.measure(every[key], 0)[metric] / target - 1)
+        found[key] = abs(search.measure(every[key], 0, FINAL_ROUNDS)[metric] / target - 1)
     best = every[min(found, key=lambda k: found[k])]
     search.decisions = best
     search.costs.apply(best, search.saliency.order)

@@ -51,6 +51,13 @@ class Gate:
         return [*range(self.granule, self.size, self.granule), self.size]
 
 
+def granule_of(size: int) -> int:
+    """Channels that come and go together where there are ``size``: few that are narrow already go by less."""
+    if size >= 4 * GRANULE:
+        return GRANULE
+    return GRANULE // 2 if size >= 2 * GRANULE else max(1, size // 8)
+
+
 class Gates:
     """All gates of a network, with their hooks in it."""
 
@@ -102,7 +109,7 @@ class Gates:
         for group in graph.get_all_groups(ignored_layers=fixed, root_module_types=kinds):
             root, _ = group[0]
             size = len(group[0].idxs)
-            gate = Gate(names[id(root.target.module)], size, GRANULE if size >= 4 * GRANULE else max(1, size // 4))
+            gate = Gate(names[id(root.target.module)], size, granule_of(size))
             gate.root = root.target.module
             for dep, indices in group:
                 module = dep.target.module
@@ -147,8 +154,7 @@ class Gates:
         """Heads of attention and units of recurrent layers, which no other layer shares."""
         for name, module in self.network.named_modules():
             if isinstance(module, Leaf) and module.inner > 1:
-                granule = GRANULE if module.inner >= 4 * GRANULE else max(1, module.inner // 8)
-                gate = Gate(f"{name}.inner", module.inner, granule)
+                gate = Gate(f"{name}.inner", module.inner, granule_of(module.inner))
                 gate.leaf = module
                 self._ends[id(module), "inner"] = gate
                 yield gate

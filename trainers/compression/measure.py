@@ -21,17 +21,18 @@ class Measuring:
 
     def __init__(self, device: Device, whole: Network, calibrate: Tensor, output: str = "features") -> None:
         self.device, self.calibrate, self.output = device, calibrate, output
-        self._known: dict[str, dict[str, float]] = {}
+        self._known: dict[tuple[str, int], dict[str, float]] = {}
         model = export(whole, calibrate, output)
         device.refer(model)
         self.reference_bytes = len(model)
         self.reference = self._read(whole, model, METRICS, FINAL_ROUNDS)[0]
 
-    def of(self, network: Network, key: str, metrics: Iterable[str]) -> dict[str, float]:
+    def of(self, network: Network, key: str, metrics: Iterable[str], rounds: int = ROUNDS) -> dict[str, float]:
         """``METRICS`` of a cut network: latency always, memory and energy where they are asked for."""
-        if key not in self._known:
-            self._known[key], _ = self._read(network, export(network, self.calibrate, self.output), metrics, ROUNDS)
-        return self._known[key]
+        if (key, rounds) not in self._known:
+            model = export(network, self.calibrate, self.output)
+            self._known[key, rounds], _ = self._read(network, model, metrics, rounds)
+        return self._known[key, rounds]
 
     def final(self, network: Network) -> tuple[bytes, dict[str, Any]]:
         """The model to ship and all its metrics, latency over more rounds and with its interval."""

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from ...pipeline.errors import RunError
 
-SLICE_MS = 2.0
+SLICE_MS = 3.0
 """A model runs at least so long before the other has its turn."""
 ROUNDS = 21
 SESSIONS = 3
@@ -202,7 +202,8 @@ def _repeats(run: Callable[[], Any]) -> int:
 
 
 def _slice(run: Callable[[], Any], times: int) -> float:
-    """Milliseconds of one of ``times`` runs, in CPU time of this thread."""
+    """Milliseconds of one of ``times`` runs, in CPU time of this thread; one before them fills the caches again."""
+    run()
     started = time.thread_time_ns()
     for _ in range(times):
         run()

@@ -24,7 +24,9 @@ from .solve import Losses
 MOMENTUM = 0.5
 CLOSED = 0.5
 """Closed channels have not been trained lately: their share of what their gradient promises."""
-SCALES = (0.1, 30.0)
+SCALES = (0.01, 1e6)
+"""Fisher information is a loss for cross entropy alone. Of others it is of quite another size, not the same in any two
+gates."""
 PROBED = 0.5
 """Share of a gate's open channels that a probe closes."""
 Loss = Callable[[Any], Tensor]

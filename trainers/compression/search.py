@@ -22,8 +22,9 @@ from ..student import DistilConfig, minimise
 from .costs import METRICS, Costs, Decisions
 from .export import in_fp32
 from .gates import Gates, cut
-from .measure import Measuring
+from .measure import FINAL_ROUNDS, Measuring
 from .network import NONE, Network
+from .profiler import ROUNDS
 from .saliency import Saliency, probing, teach
 from .solve import Losses, Problem, changes
 from .table import Table
@@ -165,10 +166,11 @@ class Search:
         if self.tell:
             self.tell(self.history[-1])
 
-    def measure(self, decisions: Decisions, step: int) -> dict[str, float]:
+    def measure(self, decisions: Decisions, step: int, rounds: int = ROUNDS) -> dict[str, float]:
         """Measure decisions as they would ship, and correct the table by it."""
         self.costs.apply(decisions, self.saliency.order)
-        measured = self.measuring.of(cut(self.network, self.gates, self.calibrate[:1]), decisions.key(), self.targets)
+        made = cut(self.network, self.gates, self.calibrate[:1])
+        measured = self.measuring.of(made, decisions.key(), self.targets, rounds)
         self.costs.correct(decisions, measured, step)
         return measured
 
@@ -177,7 +179,7 @@ class Search:
         tried: list[tuple[float, Decisions]] = []
 
         def excess(decisions: Decisions, how: str) -> float:
-            measured = self.measure(decisions, step)
+            measured = self.measure(decisions, step, FINAL_ROUNDS)
             worst = max(measured[n] / t for n, t in self.targets.items()) - 1
             tried.append((worst, decisions))
             self.fits.append({"how": how, "excess": worst, **measured})
@@ -204,7 +206,7 @@ class Search:
             moves = [m for m in changes(self.costs, made, self.problem.pinned) if m.key() not in known]
             if not moves:
                 break
-            self.measure(made, step)  # corrected where the moves start
+            self.measure(made, step, FINAL_ROUNDS)  # corrected where the moves start
             predicted = [float(self.problem.violation(m, bound).max()) for m in moves]
             near = [i for i, p in enumerate(predicted) if -tolerance <= p <= 0]
             pick = (
