@@ -26,7 +26,7 @@ from tuwen.trainers import bootstrap, lora, towers
 from tuwen.trainers.adaptation import domain as tuning
 from tuwen.trainers.adaptation.measure import recall
 from tuwen.trainers.retrieval import RetrievalConfig, caption_group, fit, normalise
-from tuwen.trainers.shards import Pairs
+from tuwen.trainers.stream import Pairs
 from tuwen.trainers.towers import ModelConfig
 
 NEW = frozenset(("紫色", "橙色", "黑色"))

@@ -53,7 +53,8 @@ from tuwen.trainers.compression.table import Table, default_path
 from tuwen.trainers.compression.targets import timed
 from tuwen.trainers.compression.tasks import Batch, labels_of, stream
 from tuwen.trainers.compression.train import held_batches, split
-from tuwen.trainers.student import DistilConfig
+from tuwen.trainers.edge.student import DistilConfig
+from tuwen.trainers.stream import DataConfig, PairStream, loader
 from tuwen.trainers.train_retrieval import train as train_retrieval
 
 ARMS = ("ours", "uniform", "sequential")
@@ -132,8 +133,8 @@ class Bench:
 
     def pairs(self, model: Model, seed: int, teach: bool = True) -> Generator[Batch, None, None]:
         """Training batches of a seed."""
-        config = shards.DataConfig(batch=self.subject.batch, seed=seed, crop=0.8 if self.name == "cnn" else 1.0)
-        made = shards.loader(shards.PairStream(self.train, config, model.side))
+        config = DataConfig(batch=self.subject.batch, seed=seed, crop=0.8 if self.name == "cnn" else 1.0)
+        made = loader(PairStream(self.train, config, model.side))
         return stream(model.task, made, model.teacher if teach else None)
 
     def search(self, model: Model, share: float, seed: int) -> tuple[Search, dict[str, Any]]:

@@ -23,7 +23,7 @@ from tuwen.trainers.bootstrap import Estimate
 from tuwen.trainers.generation import align, base, loop, metrics, model, probe, sheet
 from tuwen.trainers.generation.domain import DomainConfig
 from tuwen.trainers.generation.model import TextToImage
-from tuwen.trainers.shards import DataConfig, PairStream
+from tuwen.trainers.stream import DataConfig, PairStream, crop
 
 SIDE = 16
 EVERYTHING = (*placed.COLOURS, *placed.NEW_COLOURS)
@@ -193,7 +193,7 @@ def real(n: int, seed: int, colours: Sequence[str] = placed.COLOURS) -> tuple[Te
 
 def picture(p: Placed, rng: np.random.Generator) -> Tensor:
     """uint8 (3, 16, 16)"""
-    cut = shards.crop(placed.encode(placed.render(p, rng), quality=95), SIDE, 1.0, rng)
+    cut = crop(placed.encode(placed.render(p, rng), quality=95), SIDE, 1.0, rng)
     assert cut is not None
     return torch.from_numpy(cut).permute(2, 0, 1).contiguous()
 

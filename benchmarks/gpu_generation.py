@@ -30,7 +30,7 @@ from tuwen.trainers.generation import base, guidance, loop, model, prune
 from tuwen.trainers.generation.model import TextToImage
 from tuwen.trainers.generation.sampling import evaluations, sample
 from tuwen.trainers.loop import DTYPES
-from tuwen.trainers.shards import Pairs
+from tuwen.trainers.stream import Pairs
 
 SHAPES: dict[str, dict[str, Any]] = {
     "sd15": {

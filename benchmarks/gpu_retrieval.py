@@ -35,7 +35,7 @@ from tuwen.sample_data import shards as world
 from tuwen.trainers import distributed, shards, towers
 from tuwen.trainers.loop import Loop
 from tuwen.trainers.retrieval import RetrievalConfig
-from tuwen.trainers.shards import DataConfig, Pairs, PairStream
+from tuwen.trainers.stream import DataConfig, Pairs, PairStream, loader
 from tuwen.trainers.towers import ModelConfig
 
 PEAK = {
@@ -174,7 +174,7 @@ def report(given: argparse.Namespace, place: distributed.World, root: Path) -> d
     told: dict[str, Any] = {}
     told["synthetic"] = timed(loop, iter(lambda: still, None), given.steps, given.warm)  # type: ignore[arg-type]
     data = DataConfig(batch=size * place.ranks, workers=given.workers, shuffle=given.samples)
-    stream = iter(shards.loader(PairStream(found, data, side, place.rank, place.ranks)))
+    stream = iter(loader(PairStream(found, data, side, place.rank, place.ranks)))
     told["shards"] = timed(loop, stream, given.steps, given.warm)
     memory = torch.cuda.max_memory_allocated(place.device) / 2**30 if place.device.type == "cuda" else 0.0
     peak = peak_of(place.device, given.precision, given.peak)

@@ -39,7 +39,7 @@ from tuwen.sample_data.world import caption, random_scene
 from tuwen.trainers import distributed, shards, towers, train_retrieval
 from tuwen.trainers.loop import Loop
 from tuwen.trainers.retrieval import RetrievalConfig
-from tuwen.trainers.shards import DataConfig, Pairs, PairStream
+from tuwen.trainers.stream import DataConfig, Pairs, PairStream
 
 
 class Checks:
@@ -309,10 +309,11 @@ def main() -> None:
     )
     some.add_argument("--seeds", type=int, default=3)
     some.add_argument("--steps", type=int, default=120)
+    some.add_argument("--shared-steps", type=int, default=300)
     some.add_argument("--batch", type=int, default=96)
     some.add_argument("--samples", type=int, default=3000)
     some.add_argument("--noise", type=float, default=0.4)
-    some.add_argument("--test", type=int, default=200)
+    some.add_argument("--test", type=int, default=300)
     real = parts.add_parser("photos", parents=[common], help="Flickr8k-CN")
     real.add_argument("--data", type=Path, required=True, help="folder with captions.jsonl and images_224/")
     real.add_argument("--steps", type=int, default=250)

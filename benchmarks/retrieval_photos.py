@@ -19,7 +19,9 @@ import numpy as np
 import torch
 from retrieval_common import curate
 
-from tuwen.trainers import evaluate, shards
+from tuwen.trainers import shards
+from tuwen.trainers.evaluation.pairs import load
+from tuwen.trainers.evaluation.similarity import auc, retrieval
 
 
 def photos(given: argparse.Namespace) -> list[str]:
@@ -48,12 +50,12 @@ def photos(given: argparse.Namespace) -> list[str]:
         curate(["evaluate", str(root / "model"), *test, "--train", train[0]], show=True)
         found = shards.find(test)
         for name, rival in (("random rows", RandomRows()), ("bag of characters", BagOfCharacters(shards.find(train)))):
-            pairs = evaluate.load(found, rival)
+            pairs = load(found, rival)
             of_image, of_caption = pairs.clusters
-            print(f"{name}: AUC {evaluate.auc(pairs)}")
+            print(f"{name}: AUC {auc(pairs)}")
             for way, told in (
-                ("image to text", evaluate.retrieval(pairs.images, pairs.texts, pairs.right, of_image)),
-                ("text to image", evaluate.retrieval(pairs.texts, pairs.images, pairs.right[:, ::-1], of_caption)),
+                ("image to text", retrieval(pairs.images, pairs.texts, pairs.right, of_image)),
+                ("text to image", retrieval(pairs.texts, pairs.images, pairs.right[:, ::-1], of_caption)),
             ):
                 print(f"  {way}  " + "  ".join(f"{k} {v}" for k, v in told.items()))
     return []

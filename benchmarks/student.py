@@ -45,13 +45,13 @@ from tuwen.sample_data.world import caption
 from tuwen.scoring.export_scorer import export_scorer
 from tuwen.scoring.onnx_scorer import OnnxScorer
 from tuwen.scoring.scorer import embedded_folder, fingerprint, load_scorer, model_and_tokenizer
-from tuwen.trainers.export_student import quantise
-from tuwen.trainers.fusion import FusedTeacher, FusionConfig, Towers, closest, encode
+from tuwen.trainers.edge.export import quantise
+from tuwen.trainers.edge.fusion import FusedTeacher, FusionConfig, Towers, closest, encode
+from tuwen.trainers.edge.index import Entry, Photo
+from tuwen.trainers.edge.make import build, save, shrink, teacher_config, towers
+from tuwen.trainers.edge.search import Matrix, photo_vector
+from tuwen.trainers.edge.student import DistilConfig, Targets, Teacher, minimise, parameters, student_losses
 from tuwen.trainers.retrieval import caption_group
-from tuwen.trainers.search import Matrix, photo_vector
-from tuwen.trainers.search_index import Entry, Photo
-from tuwen.trainers.student import DistilConfig, Targets, Teacher, minimise, parameters, student_losses
-from tuwen.trainers.student_make import build, save, shrink, teacher_config, towers
 
 TEACHER_SIDE, SIDE = 64, 32
 NOISE = 0.3
@@ -397,7 +397,7 @@ def main() -> None:
     parser.add_argument(
         "--world", choices=("alone", "whole"), default="alone", help="scenes: one kind of thing, or two"
     )
-    parser.add_argument("--pairs", type=int, default=4000, help="training scenes")
+    parser.add_argument("--pairs", type=int, default=16000, help="training scenes")
     parser.add_argument("--scenes", type=int, default=600, help="held-out scenes")
     parser.add_argument("--steps", type=int, default=400, help="of students of a tenth")
     parser.add_argument("--long-steps", type=int, default=1500, help="of students of a quarter")

@@ -31,7 +31,7 @@ def search(
 
     Its index follows photos that come, go, move or change.
     """
-    from ..trainers.search import search as searching
+    from ..trainers.edge.search import search as searching
     from . import terminal
 
     told = searching(photos, query, model, top, cache, threads or os.cpu_count() or 1, trust_stamps=not check)
@@ -61,8 +61,8 @@ def quantise(
 
     About a third of the size, checked against the original.
     """
-    from ..trainers.export_student import quantise as quantising
-    from ..trainers.search import pictures
+    from ..trainers.edge.export import quantise as quantising
+    from ..trainers.edge.search import pictures
     from . import terminal
     from .errors import InputError
 
@@ -80,13 +80,20 @@ def quantise(
 
 
 def distilled(
-    shards: list[str], out: Path, teacher: str, config: Path | None, sets: list[str], device: str, as_json: bool
+    shards: list[str],
+    out: Path,
+    teacher: str,
+    config: Path | None,
+    sets: list[str],
+    device: str,
+    fresh: bool,
+    as_json: bool,
 ) -> None:
     """`curate train retrieval --student TEACHER`: a student, its ONNX and int8 forms, and what they came to."""
-    from ..trainers.student_make import train_from_shards
+    from ..trainers.edge.make import train_from_shards
     from . import terminal
 
-    told = train_from_shards(shards, out, teacher, config, sets, device)
+    told = train_from_shards(shards, out, teacher, config, sets, device, fresh)
     if not told:  # under torchrun the first process prints
         return
     if as_json:

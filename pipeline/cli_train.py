@@ -70,7 +70,7 @@ def retrieval(
     if student:
         from .cli_search import distilled
 
-        distilled(shards, out, student, config, sets or [], device, as_json)
+        distilled(shards, out, student, config, sets or [], device, fresh, as_json)
         return
     if align:
         from ..trainers.align_towers import train_from_shards
@@ -122,7 +122,7 @@ def evaluate(
     """
     import json
 
-    from ..trainers import evaluate as evaluating
+    from ..trainers.evaluation import evaluate as evaluating
     from . import terminal
 
     told = evaluating.evaluate(model, shards, split, labels, train or (), limit, device, batch)

@@ -39,10 +39,11 @@ def value(
 
     Writes value.json and value.html into RUN; trainings already done are not done again.
     """
-    from ..trainers.value import PARTS, Options, study
-    from ..trainers.value_points import Budget
-    from ..trainers.value_split import TIES
-    from ..trainers.value_tables import tables
+    from ..trainers.value.points import Budget
+    from ..trainers.value.run import study
+    from ..trainers.value.split import TIES
+    from ..trainers.value.study import PARTS, Options
+    from ..trainers.value.tables import tables
     from . import terminal
 
     budget = Budget(steps, batch, seeds, learning_rate, threads)

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from ..pipeline.errors import InputError, UsageError
 from . import settings, shards, towers
 from .loop import rate
-from .shards import DataConfig, Pairs, PairStream
+from .stream import DataConfig, Pairs, PairStream, loader
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ def train_from_shards(
     model, tokenize = chinese(Path(source), out, (s.caption for s in shards.every(found)), told.seed)
     side: Any = model.visual.image_size  # type: ignore[union-attr]
     side = side if isinstance(side, int) else side[0]
-    batches = shards.loader(PairStream(found, data, int(side)))
+    batches = loader(PairStream(found, data, int(side)))
     losses = fit(model, tokenize, english, tokenize_english, batches, told, device)
     towers.save_weights(model, out)
     record = {

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -16,8 +17,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from ..pipeline.errors import InputError
+from ..pipeline.errors import InputError, UsageError
 from .distributed import World
+from .settings import differences
 
 _NAME = re.compile(r"step-(\d+)$")
 
@@ -85,6 +87,33 @@ def describe(checkpoint: Path) -> dict[str, Any]:
     except (OSError, ValueError) as error:
         raise InputError(f"{checkpoint} is no complete checkpoint ({error}); remove it, or name another") from None
     return told
+
+
+def left(
+    checkpoint: Path | None, told: Mapping[str, Any], world: World, free: frozenset[str] = frozenset()
+) -> tuple[list[Any], int]:
+    """The positions of this rank and the steps that an interrupted training had done; ([], 0) where there was none.
+
+    ``told`` are the settings of the training that would go on. ``UsageError`` where they differ from the checkpoint's
+    in more than what ``free`` names, or where the ranks do.
+    """
+    if checkpoint is None:
+        return [], 0
+    before = describe(checkpoint)
+    # Through JSON, as the checkpoint's own: tuples are lists there.
+    changed = differences(before["settings"], json.loads(json.dumps(told)))
+    changed = [difference for difference in changed if difference.split(":")[0] not in free]
+    if changed:
+        raise UsageError(
+            f"{checkpoint.parent} is of a training with other settings ({'; '.join(changed)}: there, here). "
+            "Give the same, another -o, or --fresh to begin again"
+        )
+    if len(before["positions"]) != world.ranks:
+        raise UsageError(
+            f"the checkpoint was made by {len(before['positions'])} ranks and {world.ranks} are here, which would read "
+            "in another order. Start as many, or give another -o, or --fresh to begin again"
+        )
+    return before["positions"][world.rank], int(before["step"])
 
 
 def load(loop: Loop, checkpoint: Path) -> None:

@@ -20,7 +20,7 @@ from .distributed import ALONE, World, gather, total
 from .dual_stream import DualStream, MaskedWords, Rows, TwoViews, generator
 from .losses import Keys, contrastive, threshold_loss, two_views
 from .momentum import Momentum
-from .shards import Pairs
+from .stream import Pairs
 
 if TYPE_CHECKING:
     from .retrieval import RetrievalConfig

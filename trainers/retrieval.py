@@ -22,7 +22,7 @@ from . import checkpoints
 from .distributed import ALONE, World, gather_objects, total
 from .journal import Journal
 from .loop import Loop
-from .shards import Pairs
+from .stream import Pairs
 
 Batch = Pairs | tuple[Tensor, list[str]]
 """Images (n, 3, h, w), uint8, and one caption for each; ``Pairs`` may say more."""

@@ -20,7 +20,8 @@ from . import checkpoints, curves, settings, shards, towers
 from .distributed import World, gather_objects, start, stop
 from .journal import has_tensorboard
 from .retrieval import RetrievalConfig, fit
-from .shards import DataConfig, PairStream, Shards
+from .shards import Shards
+from .stream import DataConfig, PairStream, loader
 from .towers import ModelConfig
 
 SECTIONS: dict[str, type[Any]] = {"model": ModelConfig, "data": DataConfig, "train": RetrievalConfig}
@@ -79,7 +80,7 @@ def _train(
         (out / "settings.json").write_text(json.dumps(told, indent=1) + "\n", "utf-8")
     gather_objects(None)  # all wait for the files
     resume = checkpoints.latest(kept)
-    positions, done = _left(resume, told, world)
+    positions, done = checkpoints.left(resume, told, world, OWN)
     model, tokenizer, preprocess = towers.build(out, config.seed, model_config.start)
     config = dataclasses.replace(
         config,
@@ -92,7 +93,7 @@ def _train(
     records = fit(
         model,
         tokenizer,
-        shards.loader(stream),
+        loader(stream),
         config,
         out / "train.jsonl",
         world=world,
@@ -123,27 +124,6 @@ def _train(
         shown = {k: v for k, v in facts.items() if k not in ("last", "versions")} | facts["versions"]
         (out / "report.html").write_text(curves.page(f"Training {out.name}", records, shown, told), "utf-8")
     return facts
-
-
-def _left(resume: Path | None, told: dict[str, Any], world: World) -> tuple[list[int], int]:
-    """What an interrupted training had read on this rank, and its steps; ([], 0) where there was none."""
-    if resume is None:
-        return [], 0
-    before = checkpoints.describe(resume)
-    changed = [
-        d for d in settings.differences(before["settings"], json.loads(json.dumps(told))) if d.split(":")[0] not in OWN
-    ]
-    if changed:
-        raise UsageError(
-            f"{resume.parent.parent} holds a training with other settings ({'; '.join(changed)}: there, here). Give "
-            "the same, another -o, or --fresh to begin again"
-        )
-    if len(before["positions"]) != world.ranks:
-        raise UsageError(
-            f"the checkpoint was made by {len(before['positions'])} ranks and {world.ranks} are here, which would read "
-            "in another order. Start as many, or give another -o with model.start to train its weights further"
-        )
-    return before["positions"][world.rank], int(before["step"])
 
 
 def square(model: Any) -> int:

@@ -10,7 +10,7 @@ from tuwen.pipeline.cli import app
 from tuwen.pipeline.errors import UsageError
 from tuwen.sample_data import placed
 from tuwen.trainers import align_towers, shards, towers
-from tuwen.trainers.shards import DataConfig, PairStream
+from tuwen.trainers.stream import DataConfig, PairStream
 from tuwen.trainers.towers import ModelConfig
 
 

@@ -16,7 +16,7 @@ from tuwen.trainers.loop import Loop
 from tuwen.trainers.losses import Keys, contrastive, threshold_loss, two_views
 from tuwen.trainers.momentum import Momentum
 from tuwen.trainers.retrieval import RetrievalConfig, caption_group, fit
-from tuwen.trainers.shards import Pairs
+from tuwen.trainers.stream import Pairs
 from tuwen.trainers.towers import ModelConfig
 
 SMALL = ModelConfig(

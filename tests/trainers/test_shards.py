@@ -14,7 +14,8 @@ import pytest
 
 from tuwen.pipeline.errors import InputError, UsageError
 from tuwen.trainers.order import Order, entries
-from tuwen.trainers.shards import DataConfig, Pairs, PairStream, Reader, Shards, crop, every, find, loader
+from tuwen.trainers.shards import Shards, every, find
+from tuwen.trainers.stream import DataConfig, Pairs, PairStream, Reader, crop, loader
 
 SIZES = (3, 11, 6)
 

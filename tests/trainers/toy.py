@@ -11,10 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tuwen.trainers import distributed
+from tuwen.trainers.edge.student import DistilConfig, Teacher, student_losses
 from tuwen.trainers.loop import Loop
 from tuwen.trainers.retrieval import RetrievalConfig, caption_group
-from tuwen.trainers.shards import Pairs
-from tuwen.trainers.student import DistilConfig, Teacher, student_losses
+from tuwen.trainers.stream import Pairs
 
 CAPTIONS = ["红猫", "红猫", "蓝狗", "绿鸟", "红猫", "黄鱼", "蓝狗", "白兔"]
 

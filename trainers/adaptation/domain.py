@@ -21,12 +21,14 @@ import torch
 from torch import Tensor, nn
 
 from ...pipeline.errors import UsageError
-from .. import evaluate, lora, settings, towers
+from .. import lora, settings, towers
 from ..distributed import ALONE, World
 from ..dual_stream import Rows
+from ..evaluation import evaluate
 from ..loop import Loop, Tokenize
 from ..retrieval import RetrievalConfig, fit
-from ..shards import DataConfig, Pairs, PairStream, find, loader
+from ..shards import find
+from ..stream import DataConfig, Pairs, PairStream, loader
 from ..towers import ModelConfig
 from ..train_retrieval import OPENAI_MEAN, OPENAI_STD, square
 

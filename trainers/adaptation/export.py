@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from ...pipeline.errors import RunError
 from ...scoring.export_scorer import OPSET
-from ..value_model import LENGTH
+from ..value.model import LENGTH
 from .device import DeviceModel
 from .files import CLOUD, DEVICE, session
 from .learn import Trained

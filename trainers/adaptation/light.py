@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..value_model import Words
+from ..value.model import Words
 
 GRID = 4
 """Steps of a colour in the histogram of ``Statistics``."""

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ...pipeline.errors import InputError
-from ..value_pixels import small
+from ..value.pixels import small
 from .device import U8
 
 KINDS = (".jpg", ".jpeg", ".png", ".webp")

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ...pipeline.errors import InputError
 from ..shards import IMAGES, Shards, members, told_of
-from ..value_pixels import Pixels, small
+from ..value.pixels import Pixels, small
 from .pick import spaced
 
 

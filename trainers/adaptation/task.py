@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..retrieval import caption_group
-from ..value_model import PAD, Characters
+from ..value.model import PAD, Characters
 from .samples import Clips
 
 I64 = NDArray[np.int64]

@@ -22,10 +22,10 @@ from ...pipeline.errors import InputError, UsageError, nearest
 from ...scoring.export_scorer import export_scorer
 from ...scoring.onnx_scorer import read_description
 from ...scoring.scorer import fingerprint, model_and_tokenizer
-from ..search import write_sums
+from ..edge.make import teacher_config
+from ..edge.search import write_sums
+from ..edge.student import Prepare
 from ..shards import Shards
-from ..student import Prepare
-from ..student_make import teacher_config
 from . import dual
 from . import network as networks
 from .network import DESCRIPTION, Network

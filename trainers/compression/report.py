@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from .. import curves
-from ..value_page import STYLE, table
+from ..value.page import STYLE, table
 
 UNITS = {"latency_ms": "ms", "mflops": "MFLOPs", "size_mb": "MB", "memory_mb": "MB", "energy_mj": "mJ"}
 WIDTH, HEIGHT, MARGIN = 640, 300, 56

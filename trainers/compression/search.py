@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ..student import DistilConfig, minimise
+from ..edge.student import DistilConfig, minimise
 from .costs import METRICS, Costs, Decisions
 from .export import in_fp32
 from .gates import Gates, cut

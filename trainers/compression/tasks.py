@@ -15,10 +15,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ...pipeline.errors import InputError
+from ..edge.student import Targets, distillation
 from ..losses import contrastive
 from ..retrieval import caption_group
-from ..shards import Pairs, Shards, every
-from ..student import Targets, distillation
+from ..shards import Shards, every
+from ..stream import Pairs
 
 Run = Callable[[Tensor], Tensor]
 TEMPERATURE = 2.0

@@ -25,8 +25,9 @@ import torch
 from ... import __version__
 from ...pipeline.errors import InputError, RunError, UsageError
 from .. import settings, shards
-from ..shards import DataConfig, Pairs, PairStream, Shards
-from ..student import parameters
+from ..edge.student import parameters
+from ..shards import Shards
+from ..stream import DataConfig, Pairs, PairStream, crop, loader
 from . import network as networks
 from . import report, targets
 from .agent import RemoteDevice
@@ -93,7 +94,7 @@ def train(
     path = Path(parts["measure"].table) if parts["measure"].table else default_path(device)
     note_blocks = (lambda words: tell({"note": words})) if tell else None
     table = Table(device, path, note_blocks, targets.timed(budgets))
-    pairs = shards.loader(PairStream(found, replace(data, seed=data.seed + config_.seed), opened.side))
+    pairs = loader(PairStream(found, replace(data, seed=data.seed + config_.seed), opened.side))
 
     def judge(run: Run) -> float:
         return opened.task.quality(run, tests)
@@ -150,7 +151,7 @@ def held_batches(opened: Model, found: Shards, size: int, most: int = HELD) -> l
 
     def usable() -> Iterator[tuple[Any, Any]]:
         for sample in shards.every(found):
-            picture = shards.crop(sample.image, opened.side, 1.0, np.random.default_rng(0))
+            picture = crop(sample.image, opened.side, 1.0, np.random.default_rng(0))
             if picture is not None:
                 yield sample, picture
 

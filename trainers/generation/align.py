@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from ...pipeline.errors import UsageError
-from ..shards import Pairs
+from ..stream import Pairs
 from . import objectives
 from . import text as text_side
 from .base import DiffusionConfig, dropped, noisy, set_text

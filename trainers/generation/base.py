@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ..shards import Pairs
+from ..stream import Pairs
 from . import objectives
 from .loop import Objective
 from .model import TextToImage, velocity

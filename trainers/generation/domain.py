@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...pipeline.errors import UsageError
 from .. import lora
-from ..shards import Pairs
+from ..stream import Pairs
 from . import objectives
 from .base import DiffusionConfig, Noisy, dropped, noisy, set_text
 from .loop import Objective

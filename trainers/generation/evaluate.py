@@ -24,6 +24,7 @@ from ...pipeline.errors import InputError
 from ...scoring.scorer import load_scorer
 from .. import bootstrap, shards
 from ..bootstrap import Estimate
+from ..stream import crop
 from . import metrics, probe, sheet
 from .model import TextToImage
 from .probe import STEPS as PROBE_STEPS
@@ -73,7 +74,7 @@ def read(given: Sequence[str], side: int, most: int, split: str = "train", capti
     images, captions, truths = [], [], []
     rng = np.random.default_rng(0)
     for one in itertools.islice(shards.every(shards.find(given, split)), most):
-        picture = shards.crop(one.image, side, 1.0, rng)
+        picture = crop(one.image, side, 1.0, rng)
         if picture is not None:
             images.append(picture)
             captions.append(str(one.told.get(caption) or one.caption) if caption else one.caption)

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...pipeline.errors import UsageError
-from ..shards import Pairs
+from ..stream import Pairs
 from . import objectives
 from .base import noisy
 from .loop import Objective

@@ -18,7 +18,7 @@ from ..distributed import ALONE, World, gather_objects, total
 from ..dual_stream import generator
 from ..journal import Journal
 from ..loop import DTYPES, rate
-from ..shards import Pairs
+from ..stream import Pairs
 
 Batches = Sequence[Iterable[Pairs]]
 """One stream, or several that are read side by side: the new domain, and what is replayed."""

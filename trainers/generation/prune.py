@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from ...pipeline.errors import UsageError
-from ..shards import Pairs
+from ..stream import Pairs
 from . import objectives
 from .align import features
 from .base import DiffusionConfig, dropped, noisy

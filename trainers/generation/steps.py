@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from ...pipeline.errors import UsageError
-from ..shards import Pairs
+from ..stream import Pairs
 from . import objectives
 from .guidance import GuidanceConfig, drawn
 from .loop import Objective

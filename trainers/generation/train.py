@@ -24,7 +24,8 @@ from ...pipeline.errors import UsageError, nearest
 from .. import checkpoints, curves, settings, shards
 from ..distributed import World, gather_objects, start, stop
 from ..lora import shared
-from ..shards import DataConfig, PairStream, Shards
+from ..shards import Shards
+from ..stream import DataConfig, Pairs, PairStream, loader
 from . import align, base, domain, evaluate, export, guidance, model, prune, sheet, steps
 from .loop import Objective, TrainConfig, fit
 from .model import TextToImage
@@ -174,7 +175,7 @@ class _Run:
             (out / "settings.json").write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", "utf-8")
         gather_objects(None)
         resume = checkpoints.latest(out / "checkpoints")
-        positions, done = _left(resume, told, self.world)
+        positions, done = checkpoints.left(resume, told, self.world, OWN)
         objective, made, facts = self.objective(begin, target, out)
         made.to(self.world.device)
         for held in getattr(objective, "held", ()):
@@ -261,11 +262,11 @@ class _Run:
             ]
         places = positions or [[] for _ in found]
         return [
-            shards.loader(PairStream(f, d, side, self.world.rank, self.world.ranks, at, done))
+            loader(PairStream(f, d, side, self.world.rank, self.world.ranks, at, done))
             for (f, d), at in zip(found, places, strict=True)
         ]
 
-    def sample(self, side: int) -> shards.Pairs:
+    def sample(self, side: int) -> Pairs:
         """One batch to measure on."""
         data = dataclasses.replace(self.parts["data"], workers=0, seed=self.parts["data"].seed + 7)
         return next(iter(PairStream(self.found, data, side)))
@@ -295,19 +296,3 @@ class _Run:
         page = curves.page(f"Training {out.name} ({self.name})", records, shown, told)
         drawn = f"<h2>Samples</h2>{sheet.figures(images, captions)}"
         (out / "report.html").write_text(page.replace("<h2>Settings</h2>", f"{drawn}<h2>Settings</h2>"), "utf-8")
-
-
-def _left(resume: Path | None, told: dict[str, Any], world: World) -> tuple[list[list[int]], int]:
-    """What an interrupted stage had read on this rank, by stream, and its steps; ([], 0) where there was none."""
-    if resume is None:
-        return [], 0
-    before = checkpoints.describe(resume)
-    changed = settings.differences(before["settings"], json.loads(json.dumps(told)))
-    changed = [d for d in changed if d.split(":")[0] not in OWN]
-    if changed or len(before["positions"]) != world.ranks:
-        why = "; ".join(changed) + ": there, here" if changed else f"{len(before['positions'])} ranks, {world.ranks}"
-        raise UsageError(
-            f"{resume.parent.parent} holds a training with other settings ({why}). Give the same, another -o, or "
-            "--fresh"
-        )
-    return before["positions"][world.rank], int(before["step"])

@@ -12,7 +12,7 @@ from tuwen.sample_data.shards import write_shards
 from tuwen.trainers import lora, towers
 from tuwen.trainers.adaptation import domain
 from tuwen.trainers.retrieval import RetrievalConfig
-from tuwen.trainers.shards import Pairs
+from tuwen.trainers.stream import Pairs
 from tuwen.trainers.towers import ModelConfig
 
 pytest.importorskip("peft")

@@ -7,7 +7,7 @@ import torch
 
 from tuwen.pipeline.errors import RecipeError
 from tuwen.trainers.compression import dual
-from tuwen.trainers.student_make import build
+from tuwen.trainers.edge.make import build
 
 CONFIG: dict[str, Any] = {
     "embed_dim": 24,

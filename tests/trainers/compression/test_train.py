@@ -19,7 +19,7 @@ from tuwen.trainers.compression import train as command
 from tuwen.trainers.compression.models import open_model
 from tuwen.trainers.compression.network import Network
 from tuwen.trainers.compression.train import split, train
-from tuwen.trainers.search import check_sums
+from tuwen.trainers.edge.search import check_sums
 from tuwen.trainers.towers import ModelConfig, build, prepare, save_weights
 
 SMALL = {"image_size": 16, "layers": 2, "width": 16, "head_width": 8, "patch_size": 8}

@@ -13,7 +13,7 @@ from tests.trainers.generation.toy import Mean, gradient
 from tuwen.pipeline.errors import InputError, UsageError
 from tuwen.trainers import distributed
 from tuwen.trainers.generation.loop import Loop, TrainConfig, fit
-from tuwen.trainers.shards import Pairs
+from tuwen.trainers.stream import Pairs
 
 
 @pytest.mark.parametrize("streams", [1, 2])

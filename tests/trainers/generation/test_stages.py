@@ -22,7 +22,8 @@ from tuwen.trainers import lora
 from tuwen.trainers.generation import base, domain, evaluate, model, needs, prune, train
 from tuwen.trainers.generation.onnx_model import OnnxModel
 from tuwen.trainers.generation.sampling import sample
-from tuwen.trainers.shards import PairStream, find
+from tuwen.trainers.shards import find
+from tuwen.trainers.stream import PairStream
 
 UNET = "model.unet={sample_size: 4, block_out_channels: [8, 16], norm_num_groups: 4, cross_attention_dim: 16}"
 TEXT = "model.text={width: 16, heads: 2}"

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from tuwen.trainers import distributed
 from tuwen.trainers.generation.loop import Loop, Objective, TrainConfig
-from tuwen.trainers.shards import Pairs
+from tuwen.trainers.stream import Pairs
 
 
 class Mean(Objective):

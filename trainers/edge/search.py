@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..filters.image_header import BadImage
-from ..filters.images import load
-from ..pipeline.errors import InputError, UsageError
-from ..scoring.onnx_scorer import OnnxScorer
-from ..scoring.scorer import EMBEDDED, ONNX, Scorer, fingerprint, load_scorer
-from .search_index import NAME, Entry, read_index, scan, update, write_index
+from ...filters.image_header import BadImage
+from ...filters.images import load
+from ...pipeline.errors import InputError, UsageError
+from ...scoring.onnx_scorer import OnnxScorer
+from ...scoring.scorer import EMBEDDED, ONNX, Scorer, fingerprint, load_scorer
+from .index import NAME, Entry, read_index, scan, update, write_index
 
 MAX_PIXELS = 256_000_000
 """Telephones make 200 megapixels; decoders shrink JPEG on the way."""
@@ -147,7 +147,7 @@ def exported(model: str, cache: Path | None) -> tuple[Path, list[str]]:
     home = (cache or default_cache()) / "models"
     target = home / f"{folder.name}-{fingerprint(model)}"
     if not (target / ONNX).is_file():
-        from ..scoring.export_scorer import export_scorer
+        from ...scoring.export_scorer import export_scorer
 
         home.mkdir(parents=True, exist_ok=True)
         work = Path(tempfile.mkdtemp(prefix=".tuwen-", dir=home))

@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..filters.images import map_images
+from ...filters.images import map_images
 
 FORMAT = "tuwen photo index 1"
 NAME = ".tuwen-search.safetensors"

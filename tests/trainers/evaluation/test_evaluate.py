@@ -13,8 +13,12 @@ from tests.conftest import here
 from tuwen.export.shards import write_shard
 from tuwen.pipeline.errors import InputError, UsageError
 from tuwen.sample_data.shards import write_shards
-from tuwen.trainers import blind, bootstrap, evaluate, shards
-from tuwen.trainers.evaluate import Labels, Pairs
+from tuwen.trainers import bootstrap, shards
+from tuwen.trainers.evaluation import blind
+from tuwen.trainers.evaluation.hard_negatives import hard_negatives
+from tuwen.trainers.evaluation.pairs import Pairs, load
+from tuwen.trainers.evaluation.similarity import alignment, auc, ranks, retrieval, uniformity
+from tuwen.trainers.evaluation.zero_shot import Labels, read_labels, zero_shot
 
 WORDS = ("红", "蓝", "猫", "狗", "一", "两")
 
@@ -45,11 +49,11 @@ def test_ranks_count_every_right_answer_and_no_lucky_ties() -> None:
     keys = f32([[0.9, 0, 1], [0.8, 1, 0], [0.7, 0.5, 0], [0.8, 0, 0.2]])
     right = np.array([[0, 0], [0, 2], [1, 2], [2, 1]])
     # 0: its better answer is first; 1: second; 2: keys 1 and 2 tie at zero, so the worst place counts.
-    assert evaluate.ranks(queries, keys, right).tolist() == [1, 2, 4]
+    assert ranks(queries, keys, right).tolist() == [1, 2, 4]
     constant = np.ones((4, 2), np.float32)
-    assert evaluate.ranks(constant, constant, np.array([[i, i] for i in range(4)])).tolist() == [4] * 4
+    assert ranks(constant, constant, np.array([[i, i] for i in range(4)])).tolist() == [4] * 4
     # Other right answers do not stand in the way of the best one.
-    assert evaluate.ranks(f32([[1]]), f32([[3], [3], [1]]), np.array([[0, 0], [0, 1]])).tolist() == [1]
+    assert ranks(f32([[1]]), f32([[3], [3], [1]]), np.array([[0, 0], [0, 1]])).tolist() == [1]
 
 
 def test_shared_captions_and_images_are_one(tmp_path: Path) -> None:
@@ -65,20 +69,20 @@ def test_shared_captions_and_images_are_one(tmp_path: Path) -> None:
         ),
     ]
     write_shard(str(tmp_path / "test-000000.tar"), rows)
-    found = evaluate.load(shards.find([str(tmp_path)], "test"), Bags())
+    found = load(shards.find([str(tmp_path)], "test"), Bags())
     assert found.captions == ["一只红猫", "红猫", "一只猫", "蓝狗", "狗"]
     assert found.right.tolist() == [[0, 0], [1, 0], [0, 1], [0, 2], [2, 3], [2, 4]]
     of_image, of_caption = found.clusters
     assert of_image[0] == of_image[1] != of_image[2]
     assert of_caption.tolist() == [of_image[0]] * 3 + [of_image[2]] * 2
-    told = evaluate.retrieval(found.images, found.texts, found.right, of_image)
+    told = retrieval(found.images, found.texts, found.right, of_image)
     assert told["R@1"].value == pytest.approx(2 / 3)  # the second image shows no 一, as 红猫 does not either
     assert told["R@5"].value == 1.0
-    made = evaluate.hard_negatives(found, Bags())
+    made = hard_negatives(found, Bags())
     assert made["colour"]["model"].value == 1.0
     assert made["mined"]["model"].n == 3
     with pytest.raises(InputError, match="at least two"):
-        evaluate.load(shards.find([str(tmp_path)], "test"), Bags(), limit=1)
+        load(shards.find([str(tmp_path)], "test"), Bags(), limit=1)
 
 
 def test_auc_alignment_and_uniformity() -> None:
@@ -87,11 +91,11 @@ def test_auc_alignment_and_uniformity() -> None:
     rows = f32(draw / np.linalg.norm(draw, axis=1, keepdims=True))
     own = [(i, i) for i in range(n)]
     same = pairs([str(i) for i in range(n)], own, rows, rows)
-    assert evaluate.auc(same).value == 1.0
-    assert evaluate.alignment(same).value == pytest.approx(0, abs=1e-5)
+    assert auc(same).value == 1.0
+    assert alignment(same).value == pytest.approx(0, abs=1e-5)
     other = pairs([str(i) for i in range(n)], own, rows, np.roll(rows, 1, 0))
-    assert 0.35 < evaluate.auc(other).value < 0.65
-    told = evaluate.uniformity(rows)
+    assert 0.35 < auc(other).value < 0.65
+    told = uniformity(rows)
     expected = np.mean([math.exp(-2 * float(((a - b) ** 2).sum())) for i, a in enumerate(rows) for b in rows[:i]])
     assert told.value == pytest.approx(math.log(expected), abs=1e-4)
     assert told.low < told.value < told.high
@@ -103,16 +107,16 @@ def test_zero_shot_reads_the_class_from_json_or_caption(tmp_path: Path) -> None:
     found = pairs(captions, [(i, i) for i in range(4)], rows, rows)
     path = tmp_path / "labels.yaml"
     path.write_text("labels: {cat: [猫], dog: 狗}\ntemplates: ['一张{}的照片', '{}']\n", "utf-8")
-    told = evaluate.zero_shot(found, Bags(), evaluate.read_labels(path))
+    told = zero_shot(found, Bags(), read_labels(path))
     assert told["accuracy"].n == 3  # one caption names both
     assert told["accuracy"].value == 1.0
     assert told["commonest class"].value == pytest.approx(2 / 3)
     found.told = [{"class": "dog"}, {"class": "dog"}, {}, {"class": "cow"}]
-    told = evaluate.zero_shot(found, Bags(), Labels({"cat": ["猫"], "dog": ["狗"]}, ["{}"], "class"))
+    told = zero_shot(found, Bags(), Labels({"cat": ["猫"], "dog": ["狗"]}, ["{}"], "class"))
     assert (told["accuracy"].value, told["accuracy"].n) == (0.5, 2)
     path.write_text("labels: [猫]\n", "utf-8")
     with pytest.raises(UsageError, match=r"Expected YAML with labels"):
-        evaluate.read_labels(path)
+        read_labels(path)
 
 
 def test_a_blind_model_finds_what_gives_itself_away_and_nothing_else() -> None:

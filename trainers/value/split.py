@@ -18,11 +18,11 @@ from dataclasses import dataclass
 import numpy as np
 import polars as pl
 
-from ..filters.components import components
-from ..filters.joins import HASHES, Joins
-from ..filters.shingles import I64
-from ..pipeline.columns import with_missing
-from ..pipeline.errors import UsageError
+from ...filters.components import components
+from ...filters.joins import HASHES, Joins
+from ...filters.shingles import I64
+from ...pipeline.columns import with_missing
+from ...pipeline.errors import UsageError
 from .subsets import Mask
 
 TIES = ("image", "caption", "page")

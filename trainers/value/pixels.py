@@ -14,13 +14,13 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..filters.image_header import BadImage
-from ..filters.images import load
-from ..filters.pixels import cv
-from ..pipeline import files
-from ..pipeline.errors import InputError, UsageError
-from ..pipeline.replay import byte_places
-from ..pipeline.sources import open_input, read_unit
+from ...filters.image_header import BadImage
+from ...filters.images import load
+from ...filters.pixels import cv
+from ...pipeline import files
+from ...pipeline.errors import InputError, UsageError
+from ...pipeline.replay import byte_places
+from ...pipeline.sources import open_input, read_unit
 from .subsets import Mask
 
 Pixels = NDArray[np.uint8]

@@ -23,9 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..pipeline.errors import RecipeError, RunError, UsageError
-from ..scoring.onnx_scorer import OnnxScorer, read_description
-from ..scoring.scorer import ONNX, load_scorer
+from ...pipeline.errors import RecipeError, RunError, UsageError
+from ...scoring.onnx_scorer import OnnxScorer, read_description
+from ...scoring.scorer import ONNX, load_scorer
 from .search import SUMS, write_sums
 
 TOLD = "edge.json"

@@ -8,10 +8,9 @@ those of all ranks.
 
 from __future__ import annotations
 
-import json
 import math
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,11 +18,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from ..pipeline.errors import UsageError
-from .distributed import ALONE, World, average_gradients, gather, total
+from ...pipeline.errors import UsageError
+from .. import checkpoints
+from ..distributed import ALONE, World, average_gradients, gather, gather_objects, total
+from ..journal import Journal
+from ..losses import Keys, contrastive
+from ..retrieval import caption_group
 from .fusion import FusedTeacher, Towers, cross_entropy
-from .losses import Keys, contrastive
-from .retrieval import caption_group
 
 Tokenize = Callable[[Sequence[str]], Tensor]
 
@@ -45,6 +46,8 @@ class DistilConfig:
     features: float = 4.0
     """Weight of one minus the cosine with the teacher's features, image and text together."""
     log_every: int = 50
+    checkpoint_every: int = 500
+    """Steps between checkpoints, where they are kept at all."""
     precision: str = "fp32"
     """fp32, or bf16 for both teacher and student; losses are computed in single precision always."""
 
@@ -150,25 +153,56 @@ def half(device: torch.device, config: DistilConfig) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
+class Kept(NamedTuple):
+    """Where a training keeps its checkpoints, and by what a later one knows that it may go on from them."""
+
+    folder: Path
+    settings: Mapping[str, Any]
+    world: World = ALONE
+
+    def left(self) -> tuple[list[int], int]:
+        """The position of each reader, and the steps done; ([], 0) at the beginning."""
+        return checkpoints.left(checkpoints.latest(self.folder), self.settings, self.world)
+
+
+class _State:
+    """What a checkpoint holds: the trained parameters alone, by number (``checkpoints.Loop``)."""
+
+    teacher = None
+
+    def __init__(self, parameters: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer, world: World) -> None:
+        self.stream = nn.ParameterList(parameters)
+        self.names = [name for name, _ in self.stream.named_parameters()]
+        self.optimiser, self.world, self.done = optimiser, world, 0
+        self.scaler = torch.amp.GradScaler(world.device.type, enabled=False)
+
+
 def minimise(
     parameters: Sequence[nn.Parameter],
     losses: Callable[[Any], dict[str, Tensor]],
     batches: Iterable[Any],
     config: DistilConfig,
     log: Path | None = None,
+    kept: Kept | None = None,
 ) -> list[dict[str, Any]]:
     """AdamW with a warm-up and a cosine to zero over ``config.steps`` batches; its records, written to ``log`` too.
 
-    Under torchrun all ranks call this with their own batches; steps are taken by the mean of their gradients.
+    Under torchrun all ranks call this with their own batches; steps are taken by the mean of their gradients. With
+    ``kept`` it goes on from the checkpoint there; ``batches`` (``Pairs``) then begin where ``kept.left`` says.
     """
     groups = [
         {"params": [p for p in parameters if p.ndim >= 2], "weight_decay": config.weight_decay},
         {"params": [p for p in parameters if p.ndim < 2], "weight_decay": 0.0},
     ]
     optimiser = torch.optim.AdamW(groups, config.learning_rate, betas=(0.9, 0.98))
-    records: list[dict[str, Any]] = []
+    state = _State(parameters, optimiser, kept.world if kept else ALONE)
+    positions: dict[int, int] = {}
+    if kept and (latest := checkpoints.latest(kept.folder)):
+        positions = dict(enumerate(kept.left()[0]))
+        checkpoints.load(state, latest)
+    journal = Journal(log, state.done)
     started = time.perf_counter()
-    for step, batch in zip(range(config.steps), batches, strict=False):
+    for step, batch in zip(range(state.done, config.steps), batches, strict=False):
         done = max(0, step - config.warmup) / max(1, config.steps - config.warmup)
         share = (step + 1) / config.warmup if step < config.warmup else 0.5 * (1 + math.cos(math.pi * done))
         for group in optimiser.param_groups:
@@ -179,13 +213,20 @@ def minimise(
         average_gradients(parameters)
         nn.utils.clip_grad_norm_(parameters, config.clip)
         optimiser.step()
-        if step % config.log_every == 0 or step == config.steps - 1:
+        state.done = step + 1
+        last = state.done == config.steps
+        if step % config.log_every == 0 or last:
             record = {"step": step, "seconds": round(time.perf_counter() - started, 1)}
             means = {k: total(v) / total(torch.ones_like(v)) for k, v in found.items()}
-            records.append(record | {k: round(float(v), 5) for k, v in means.items()})
-            if log:
-                log.write_text("".join(json.dumps(r) + "\n" for r in records), "utf-8")
-    return records
+            journal.write(record | {k: round(float(v), 5) for k, v in means.items()})
+        if kept:
+            positions[batch.position[0]] = batch.position[1]
+            if last or state.done % config.checkpoint_every == 0:
+                everyone = gather_objects([positions[i] for i in sorted(positions)])
+                if kept.world.first:
+                    checkpoints.save(state, kept.folder, everyone, dict(kept.settings))
+    journal.close()
+    return journal.records
 
 
 def fit_fusion(
@@ -194,24 +235,26 @@ def fit_fusion(
     batches: Iterable[Any],
     config: DistilConfig,
     log: Path | None = None,
-    world: World = ALONE,
+    kept: Kept | None = None,
 ) -> list[dict[str, Any]]:
     """Train the fusion encoder of ``teacher`` in place, and its towers where its configuration says so.
 
-    Every rank matches its own pairs: hard negatives are not looked for on others.
+    Every rank matches its own pairs: hard negatives are not looked for on others. They are drawn by numbers that depend
+    on the batch alone, so that a training that goes on draws them as it would have.
     """
-    draw = torch.Generator(prepare.device).manual_seed(config.seed * world.ranks + world.rank)
+    draw = torch.Generator(prepare.device)
     teacher.train()
 
     def losses(batch: Any) -> dict[str, Tensor]:
         images, captions, *_ = batch
+        draw.manual_seed(config.seed ^ caption_group("\n".join(captions)))
         with half(prepare.device, config):
             seen = teacher.towers(*prepare(images, captions))
         wide = {name: getattr(seen, name).float() for name in ("image", "text", "image_tokens", "text_tokens")}
         seen = seen._replace(**wide)
         return teacher.losses(seen, caption_groups(captions, prepare), draw)
 
-    return minimise(teacher.own_parameters(), losses, batches, config, log)
+    return minimise(teacher.own_parameters(), losses, batches, config, log, kept)
 
 
 def fit_student(
@@ -222,6 +265,7 @@ def fit_student(
     teacher: Callable[[Tensor, Tensor], Targets] | None,
     log: Path | None = None,
     seen: Callable[[Tensor], Tensor] = lambda pixels: pixels,
+    kept: Kept | None = None,
 ) -> list[dict[str, Any]]:
     """Train ``student`` in place on batches of (images, captions, ...); without a teacher on the pairs alone.
 
@@ -239,7 +283,7 @@ def fit_student(
             targets = teacher(pixels, ids) if teacher else None
         return student_losses(student, seen(pixels), ids, caption_groups(captions, prepare), targets, config)
 
-    return minimise(own, losses, batches, config, log)
+    return minimise(own, losses, batches, config, log, kept)
 
 
 def caption_groups(captions: Sequence[str], prepare: Prepare) -> Tensor:

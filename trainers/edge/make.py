@@ -3,6 +3,7 @@
 OUT/open_clip_config.json, open_clip_model.safetensors, tokenizer files    the student, as open_clip loads it
 OUT/onnx/     both towers for onnxruntime          OUT/int8/     the same in 8-bit integers
 OUT/fusion.jsonl, OUT/student.jsonl                the losses            OUT/student.json     what was made, and how
+OUT/checkpoints/                                   what an interrupted training goes on from
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import json
 import shutil
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
-from itertools import count, islice
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -20,18 +21,20 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from ..pipeline.errors import UsageError
-from ..scoring.export_scorer import export_scorer
-from ..scoring.pictures import opened
-from ..scoring.scorer import EMBEDDED, embedded_folder, fingerprint, model_and_tokenizer
-from . import settings
-from .distributed import ALONE, World, gather_objects, start, stop
-from .export_student import quantise
+from ...pipeline.errors import UsageError
+from ...scoring.export_scorer import export_scorer
+from ...scoring.pictures import opened
+from ...scoring.scorer import EMBEDDED, embedded_folder, fingerprint, model_and_tokenizer
+from .. import settings
+from ..distributed import ALONE, World, gather_objects, start, stop
+from ..shards import every, find
+from ..stream import DataConfig, PairStream, loader
+from .export import quantise
 from .fusion import FusedTeacher, FusionConfig
 from .search import write_sums
-from .shards import DataConfig, PairStream, every, find, loader
-from .student import DistilConfig, Prepare, Targets, Teacher, fit_fusion, fit_student, parameters
+from .student import DistilConfig, Kept, Prepare, Targets, Teacher, fit_fusion, fit_student, parameters
 
+CHECKPOINTS = "checkpoints"
 CALIBRATE = 256
 """Samples that the int8 scales are calibrated on and checked against."""
 KEPT = ("pad_id", "eos_id")
@@ -62,26 +65,36 @@ SECTIONS: dict[str, type[Any]] = {
 
 def train_student(
     teacher: str,
-    batches: Callable[[], Iterable[Any]],
+    batches: Callable[[int, Sequence[int], int], Iterable[Any]],
     calibrate: tuple[Sequence[Image.Image], Sequence[str]],
     out: Path,
     config: StudentConfig,
     distil: DistilConfig,
     fusion: FusionConfig,
     world: World = ALONE,
+    data: DataConfig | None = None,
+    fresh: bool = False,
 ) -> dict[str, Any]:
     """Make a student of ``teacher`` (a folder in open_clip's format, or ``embedded``) in ``out``.
 
-    ``batches`` gives a fresh stream of (images uint8 (n, 3, h, w) at the teacher's size, captions, ...) whenever it is
-    called; ``calibrate`` are pictures and captions for the int8 scales. Returns what ``student.json`` says. Under
+    ``batches`` gives a stream of ``Pairs`` at the teacher's size whenever it is called: with the number of the training
+    (0 for the first), the positions of its readers and the steps done, as ``Kept.left`` tells them; ``data`` are the
+    settings it reads with. ``calibrate`` are pictures and captions for the int8 scales. A training that was
+    interrupted in ``out`` goes on, unless it shall begin ``fresh``. Returns what ``student.json`` says. Under
     torchrun every rank calls this with its ``world`` and its own batches; the first writes, the others return {}.
     """
     folder, told = teacher_config(teacher)
-    if out.exists() and any(out.iterdir()) and not (out / "student.json").is_file():
+    held = out.is_dir() and any(out.iterdir())
+    if held and not ((out / "student.json").is_file() or (out / CHECKPOINTS).is_dir()):
         raise UsageError(f"{out} is not empty and holds no student; give an empty or new folder")
     gather_objects(None)  # all have looked before the first writes
     if world.first:
+        if fresh:
+            shutil.rmtree(out, ignore_errors=True)
         out.mkdir(parents=True, exist_ok=True)
+    gather_objects(None)
+    parts = {"student": asdict(config), "distil": asdict(distil), "fusion": asdict(fusion)}
+    asked = {"teacher": fingerprint(str(folder)), **parts, "data": asdict(data) if data else {}}
     where = world.device
     model, _, tokenize = model_and_tokenizer(folder, str(where))
     small = shrink(model, told["model_cfg"], config.share, config.side)
@@ -95,7 +108,8 @@ def train_student(
         fused = FusedTeacher(model, fusion).to(where)
         training = DistilConfig(steps=config.fusion_steps, seed=distil.seed, precision=distil.precision)
         log = out / "fusion.jsonl" if world.first else None
-        records["fusion"] = fit_fusion(fused, prepare, batches(), training, log, world)[-1]
+        kept = Kept(out / CHECKPOINTS / "fusion", asked, world)
+        records["fusion"] = fit_fusion(fused, prepare, batches(0, *kept.left()), training, log, kept)[-1]
         source = fused
     torch.manual_seed(distil.seed)
     student = build(small).to(where)
@@ -106,7 +120,9 @@ def train_student(
 
     learned: Callable[[Tensor, Tensor], Targets] = Teacher(source, world)
     log = out / "student.jsonl" if world.first else None
-    records["student"] = fit_student(student, prepare, batches(), distil, learned, log, seen)[-1]
+    kept = Kept(out / CHECKPOINTS / "student", asked, world)
+    stream = batches(bool(config.fusion_steps), *kept.left())
+    records["student"] = fit_student(student, prepare, stream, distil, learned, log, seen, kept)[-1]
     if not world.first:
         return {}
     save(student.cpu().eval(), small, {**preprocess, "size": side, "mean": mean, "std": std}, folder, out)
@@ -115,10 +131,10 @@ def train_student(
     exported = export_scorer(str(out), out / "onnx")
     write_sums(out / "onnx")
     record = {
-        "teacher": {"name": folder.name, "hash": fingerprint(str(folder)), "parameters": towers(model)},
+        "teacher": {"name": folder.name, "hash": asked["teacher"], "parameters": towers(model)},
         "parameters": parameters(student),
         "share": round(parameters(student) / towers(model), 4),
-        "settings": {"student": asdict(config), "distil": asdict(distil), "fusion": asdict(fusion)},
+        "settings": parts,
         "last": records,
         "onnx_difference": exported["difference"],
         "int8": quantise(out / "onnx", out / "int8", *calibrate),
@@ -135,6 +151,7 @@ def train_from_shards(
     config: Path | None = None,
     sets: Sequence[str] = (),
     device: str = "auto",
+    fresh: bool = False,
 ) -> dict[str, Any]:
     """``train_student`` on WebDataset shards, whose first usable samples calibrate the int8 models.
 
@@ -145,16 +162,25 @@ def train_from_shards(
     found, data = find(shards), parts["data"]
     held = list(islice(every(found), CALIBRATE))
     side = _side(teacher_config(teacher)[1]["model_cfg"]["vision_cfg"])
-    seeds = count(data.seed)
     world = start(device)
 
-    def batches() -> Iterable[Any]:
-        return loader(PairStream(found, replace(data, seed=next(seeds)), side, world.rank, world.ranks))
+    def batches(number: int, positions: Sequence[int], done: int) -> Iterable[Any]:
+        own = replace(data, seed=data.seed + number)
+        return loader(PairStream(found, own, side, world.rank, world.ranks, positions, done))
 
     calibrate = ([opened(s.image) for s in held], [s.caption for s in held])
     try:
         return train_student(
-            teacher, batches, calibrate, out, parts["student"], parts["distil"], parts["fusion"], world
+            teacher,
+            batches,
+            calibrate,
+            out,
+            parts["student"],
+            parts["distil"],
+            parts["fusion"],
+            world,
+            data,
+            fresh,
         )
     finally:
         stop()

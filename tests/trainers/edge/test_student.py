@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,28 +16,32 @@ from tuwen.pipeline.errors import RunError, UsageError
 from tuwen.sample_data.shards import write_shards
 from tuwen.scoring.export_scorer import export_scorer
 from tuwen.scoring.scorer import embedded_folder, import_open_clip, load_scorer, model_and_tokenizer
-from tuwen.trainers import export_student
-from tuwen.trainers.embedded import scenes
-from tuwen.trainers.export_student import quantise
-from tuwen.trainers.fusion import FusedTeacher, FusionConfig, Towers, closest, encode, hard_negatives
-from tuwen.trainers.search import check_sums, search
-from tuwen.trainers.student import (
-    DistilConfig,
-    Prepare,
-    Targets,
-    Teacher,
-    distillation,
-    fit_student,
-    minimise,
-    parameters,
-)
-from tuwen.trainers.student_make import (
+from tuwen.trainers.distributed import World
+from tuwen.trainers.edge import export as export_student
+from tuwen.trainers.edge.export import quantise
+from tuwen.trainers.edge.fusion import FusedTeacher, FusionConfig, Towers, closest, encode, hard_negatives
+from tuwen.trainers.edge.make import (
     build,
     save,
     shrink,
     teacher_config,
     towers,
 )
+from tuwen.trainers.edge.search import check_sums, search
+from tuwen.trainers.edge.student import (
+    DistilConfig,
+    Kept,
+    Prepare,
+    Targets,
+    Teacher,
+    distillation,
+    fit_fusion,
+    fit_student,
+    minimise,
+    parameters,
+)
+from tuwen.trainers.embedded import scenes
+from tuwen.trainers.stream import Pairs
 
 CONFIG = {
     "embed_dim": 16,
@@ -184,6 +190,42 @@ def test_a_student_comes_closer_to_a_fused_teacher_and_holds_nothing_of_it() -> 
     assert set(student.state_dict()) == names
 
 
+def test_an_interrupted_training_of_fusion_and_student_ends_in_the_same_weights(tmp_path: Path) -> None:
+    seen = [batch(6)[0] + i for i in range(8)]
+
+    def stream(done: int, most: int = 8) -> Iterator[Pairs]:
+        for i in range(done, most):
+            yield Pairs(seen[i], [f"{i} {j}" for j in range(6)], position=(0, 6 * i + 6))
+
+    def trained(folder: Path, most: int = 8) -> tuple[list[torch.Tensor], list[dict[str, Any]]]:
+        teacher = fused()
+        prepare = Prepare((0.0,) * 3, (1 / 255,) * 3, lambda captions: batch(6)[1])
+        config = DistilConfig(steps=8, warmup=2, log_every=2, checkpoint_every=3)
+        kept = Kept(folder / "fusion", {"rate": 1})
+        told = fit_fusion(teacher, prepare, stream(kept.left()[1]), config, folder / "fusion.jsonl", kept)
+        torch.manual_seed(1)
+        student = build(CONFIG)
+        kept = Kept(folder / "student", {"rate": 1})
+        learned = Teacher(teacher)
+        batches = stream(kept.left()[1], most)
+        told += fit_student(student, prepare, batches, config, learned, folder / "student.jsonl", kept=kept)
+        return [*teacher.own_parameters(), *student.parameters()], told
+
+    for name in ("whole", "broken"):
+        (tmp_path / name).mkdir()
+    whole, records = trained(tmp_path / "whole")
+    trained(tmp_path / "broken", most=5)  # its last checkpoint is after three steps
+    kept = Kept(tmp_path / "broken" / "student", {"rate": 1})
+    assert kept.left() == ([18], 3)
+    again, told = trained(tmp_path / "broken")
+    assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
+    assert [{**r, "seconds": 0} for r in told] == [{**r, "seconds": 0} for r in records]
+    with pytest.raises(UsageError, match=r"other settings \(rate: 1, 2.*--fresh"):
+        kept._replace(settings={"rate": 2}).left()
+    with pytest.raises(UsageError, match="made by 1 ranks and 2 are here"):
+        kept._replace(world=World(0, 2, torch.device("cpu"))).left()
+
+
 @pytest.mark.parametrize("share", [0.1, 0.25, 0.9])
 @pytest.mark.parametrize("side", [0, 32])
 def test_a_shrunk_model_has_at_most_its_share(share: float, side: int) -> None:
@@ -233,6 +275,7 @@ def test_a_student_is_trained_exported_quantised_and_searched_with(tmp_path: Pat
     for i, data in enumerate(_encoded(pictures[:3])):
         (tmp_path / f"{i}.png").write_bytes(data)
     assert len(search(tmp_path, "猫", str(out / "int8"))["results"]) == 3
+    assert "student.share: 0.05, 0.06" in here(*words, "--set", "student.share=0.06", check=False).stderr
     assert "holds no student" in here(*words[:3], "-o", tmp_path, *words[5:], check=False).stderr
     assert "holds no open_clip_config" in here(*words[:5], "--student", tmp_path, check=False).stderr
 

@@ -21,10 +21,10 @@ from dataclasses import dataclass, replace
 import numpy as np
 import polars as pl
 
-from ..pipeline.errors import InputError
-from ..pipeline.finish import REMOVED
+from ...pipeline.errors import InputError
+from ...pipeline.finish import REMOVED
+from .points import Rows
 from .subsets import Mask, Verdicts
-from .value_points import Rows
 
 FRACTIONS = (0.125, 0.25, 0.5)
 LEAST = 0.02

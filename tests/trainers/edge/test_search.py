@@ -18,9 +18,9 @@ from tuwen.pipeline.errors import InputError, UsageError
 from tuwen.scoring.export_scorer import export_scorer
 from tuwen.scoring.onnx_scorer import OnnxScorer
 from tuwen.scoring.scorer import embedded_folder, load_scorer
-from tuwen.trainers.search import Matrix, check_sums, photo_vector, search, write_sums
-from tuwen.trainers.search_index import NAME, Entry, Photo, read_index, write_index
-from tuwen.trainers.student_make import build, save, teacher_config
+from tuwen.trainers.edge.index import NAME, Entry, Photo, read_index, write_index
+from tuwen.trainers.edge.make import build, save, teacher_config
+from tuwen.trainers.edge.search import Matrix, check_sums, photo_vector, search, write_sums
 
 
 def tiny_model(folder: Path, seed: int, out: Path) -> Path:

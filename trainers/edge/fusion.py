@@ -21,8 +21,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..pipeline.errors import UsageError
-from .losses import contrastive, multi_positive
+from ...pipeline.errors import UsageError
+from ..losses import contrastive, multi_positive
 
 
 @dataclass(frozen=True)

@@ -9,17 +9,17 @@ import numpy as np
 import polars as pl
 import torch
 
-from ..filters.images import load
-from ..filters.phash import phashes
-from ..filters.pixels import cv
-from ..pipeline.columns import with_missing
-from ..pipeline.errors import UsageError
-from ..pipeline.sources import open_input, read_unit
+from ...filters.images import load
+from ...filters.phash import phashes
+from ...filters.pixels import cv
+from ...pipeline.columns import with_missing
+from ...pipeline.errors import UsageError
+from ...pipeline.sources import open_input, read_unit
+from .arms import Truth
+from .pixels import Pixels, small
+from .points import Questions
+from .split import groupings, reached
 from .subsets import Mask
-from .value_arms import Truth
-from .value_pixels import Pixels, small
-from .value_points import Questions
-from .value_split import groupings, reached
 
 LEAST = 50
 """Questions under which no score is worth printing: one of 50 is 2 points."""

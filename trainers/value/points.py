@@ -16,8 +16,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from .retrieval import Batch, RetrievalConfig, caption_group, fit, normalise
-from .value_model import Characters, Yardstick
+from ..retrieval import Batch, RetrievalConfig, caption_group, fit, normalise
+from .model import Characters, Yardstick
 
 Rows = NDArray[np.int64]
 Hits = NDArray[np.bool_]

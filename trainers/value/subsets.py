@@ -19,14 +19,14 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ..pipeline import files
-from ..pipeline.columns import with_missing
-from ..pipeline.errors import UsageError
-from ..pipeline.ledger import scan_ledger
-from ..pipeline.recipe import Recipe, from_description
-from ..pipeline.relate import BASE, in_order, related
-from ..pipeline.replay import rejudge
-from ..pipeline.stage import StageModel
+from ...pipeline import files
+from ...pipeline.columns import with_missing
+from ...pipeline.errors import UsageError
+from ...pipeline.ledger import scan_ledger
+from ...pipeline.recipe import Recipe, from_description
+from ...pipeline.relate import BASE, in_order, related
+from ...pipeline.replay import rejudge
+from ...pipeline.stage import StageModel
 
 Mask = NDArray[np.bool_]
 HEAVY = ("image_embedding", "caption_embedding")

@@ -1,0 +1,1 @@
+"""The edge student: distilled from a teacher, exported for onnxruntime, and photo search with it."""

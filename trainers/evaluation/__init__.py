@@ -1,0 +1,1 @@
+"""``curate evaluate``: retrieval, details, classes, each with intervals."""
