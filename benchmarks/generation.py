@@ -53,7 +53,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--base-seed", type=int, help="all seeds begin with the base and the alignment of this one")
+    parser.add_argument("--base-seed", type=int, help="all seeds share the base of this one, and what they tune")
     parser.add_argument("--work", type=Path, help="folder that keeps what was trained")
     parser.add_argument("--lora-rate", type=float, default=Plan.lora_rate, help="learning rate of adapters in domain")
     parser.add_argument("--keep", type=float, default=Plan.keep, help="weight of learning without forgetting in domain")

@@ -140,10 +140,14 @@ class Bench:
 
         return self.kept("base", make)
 
+    def start(self) -> TextToImage:
+        """The Chinese model that tuning and distillation begin with: that of the base's seed."""
+        if self.base_seed != self.seed:
+            return Bench(self.work, self.plan, self.base_seed, self.quick).chinese()
+        return self.chinese()
+
     def chinese(self, name: str = "align", **fields: Any) -> TextToImage:
         """The foundation with a Chinese text side."""
-        if self.base_seed != self.seed and name == "align":
-            return Bench(self.work, self.plan, self.base_seed, self.quick).chinese()
         config = align.AlignConfig(**fields)
 
         def make() -> TextToImage:

@@ -38,7 +38,7 @@ class Row(NamedTuple):
 
 def part_fast(bench: Bench) -> dict[str, float]:
     """4: guidance, steps and pruning, each alone and together."""
-    start, plan = bench.chinese(), bench.plan
+    start, plan = bench.start(), bench.plan
     weight = 1.0
     weights_ = guidance.GuidanceConfig()
 
