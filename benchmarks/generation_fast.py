@@ -82,18 +82,14 @@ def part_fast(bench: Bench) -> dict[str, float]:
     small_chain = {16: small_guided}
     for n in (8, 4):
         small_chain[n] = bench.kept(f"pruned-steps-{n}", lambda m=n: halve(small_chain[2 * m], m))
-    arms: list[tuple[str, Drawer, int, int]] = [
-        (name, made, n, evaluations(made, n, weight))
-        for name, made, counts in (
-            (BASE, start, (plan.steps, 8, 4, 2)),
-            ("+ guidance", guided, (plan.steps,)),
-            (STUDENT, chain, (8, 4, 2)),
-            ("+ pruning", small, (plan.steps,)),
-            (TOGETHER, small_chain, (8, 4)),
-        )
-        for n in counts
-        for made in [made[n] if isinstance(made, dict) else made]
+    drawers: list[tuple[str, TextToImage, int]] = [
+        *((BASE, start, n) for n in (plan.steps, 8, 4, 2)),
+        ("+ guidance", guided, plan.steps),
+        *((STUDENT, chain[n], n) for n in (8, 4, 2)),
+        ("+ pruning", small, plan.steps),
+        *((TOGETHER, small_chain[n], n) for n in (8, 4)),
     ]
+    arms: list[tuple[str, Drawer, int, int]] = [(a, m, n, evaluations(m, n, weight)) for a, m, n in drawers]
     arms.append((EXPORTED, exported(bench, small_chain[4]), 4, 4))
     seconds = timed([(draw, n) for _, draw, n, _ in arms], placed.caption(bench.asked[0]), weight, plan.rounds)
     told: dict[str, float] = {}
