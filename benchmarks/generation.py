@@ -11,7 +11,8 @@
 ``--work DIR`` keeps what was trained, so that parts share the base and a run that was broken off goes on; ``--seeds N``
 runs N fresh seeds; ``--quick`` only shows that everything runs (its figures mean nothing). The judge is a probe trained
 on real pictures; accuracy is the share of images in which an attribute (or all four: kind, colour, number, place) is
-what the prompt asks for. Fréchet distances are in the probe's feature space, over as many images each. Intervals (95 %)
+what the prompt asks for. Fréchet distances are over as many images each, in the scorer's embedding for
+``fast`` and in the probe's features elsewhere (the scorer curates, so it is no judge of curation). Intervals (95 %)
 are bootstraps over prompts for one seed and Student's t over seeds for several. A line is INVALID where baseline and
 ceiling do not separate. Seconds are of one thread, arms interleaved, medians. The parts are in ``generation_*.py``.
 """
@@ -52,7 +53,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="+", choices=PARTS)
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--first", type=int, default=0, help="the first seed")
-    parser.add_argument("--base-seed", type=int, help="all seeds begin with the base and the alignment of this one")
+    parser.add_argument("--base-seed", type=int, help="all seeds share the base of this one, and what they tune")
     parser.add_argument("--work", type=Path, help="folder that keeps what was trained")
     parser.add_argument("--lora-rate", type=float, default=Plan.lora_rate, help="learning rate of adapters in domain")
     parser.add_argument("--keep", type=float, default=Plan.keep, help="weight of learning without forgetting in domain")

@@ -7,6 +7,7 @@ import platform
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,9 +19,10 @@ from torch import Tensor
 from tuwen import __version__
 from tuwen.sample_data import placed
 from tuwen.sample_data.placed import Placed
+from tuwen.scoring.scorer import load_scorer
 from tuwen.trainers import bootstrap, shards
 from tuwen.trainers.bootstrap import Estimate
-from tuwen.trainers.generation import align, base, loop, metrics, model, probe, sheet
+from tuwen.trainers.generation import align, base, evaluate, loop, metrics, model, probe, sheet
 from tuwen.trainers.generation.domain import DomainConfig
 from tuwen.trainers.generation.model import TextToImage
 from tuwen.trainers.stream import DataConfig, PairStream, crop
@@ -44,7 +46,7 @@ class Plan:
     keep: float = DomainConfig.keep
     """Weight of learning without forgetting, in the arms that have it."""
     guidance: int = 160
-    halving: int = 100
+    halving: int = 250
     prune: int = 250
     curated: int = 350
     towers: int = 150
@@ -138,10 +140,14 @@ class Bench:
 
         return self.kept("base", make)
 
+    def start(self) -> TextToImage:
+        """The Chinese model that tuning and distillation begin with: that of the base's seed."""
+        if self.base_seed != self.seed:
+            return Bench(self.work, self.plan, self.base_seed, self.quick).chinese()
+        return self.chinese()
+
     def chinese(self, name: str = "align", **fields: Any) -> TextToImage:
         """The foundation with a Chinese text side."""
-        if self.base_seed != self.seed and name == "align":
-            return Bench(self.work, self.plan, self.base_seed, self.quick).chinese()
         config = align.AlignConfig(**fields)
 
         def make() -> TextToImage:
@@ -156,7 +162,7 @@ class Bench:
         return self.kept(name, make)
 
     def draw(
-        self, made: TextToImage, asked: Sequence[Placed], n: int, weight: float = 1.0, english: bool = False
+        self, made: Callable[..., Tensor], asked: Sequence[Placed], n: int, weight: float = 1.0, english: bool = False
     ) -> Tensor:
         """Images of what is asked for."""
         say = placed.caption_en if english else placed.caption
@@ -169,6 +175,25 @@ class Bench:
     def apart(self, images: Tensor) -> Estimate:
         """Fréchet distance from real pictures."""
         return metrics.frechet_estimate(self.judge.look(images)[0], self.real_rows)
+
+    @cached_property
+    def scorer(self) -> Any:
+        """The embedded scorer."""
+        return load_scorer("embedded", "cpu", 64)
+
+    def scored(self, images: Tensor) -> np.ndarray:
+        """Images in the scorer's embedding."""
+        return evaluate.embedded(self.scorer, images)
+
+    @cached_property
+    def scorer_rows(self) -> np.ndarray:
+        """Real pictures there."""
+        return self.scored(real(self.plan.real, 9)[0].float() / 255)
+
+    @cached_property
+    def scorer_floor(self) -> float:
+        """The Fréchet distance there of as many real pictures as prompts."""
+        return metrics.frechet(self.scored(real(self.plan.prompts, 10)[0].float() / 255), self.scorer_rows)
 
     def verdict(self, what: str, held: bool, valid: bool = True) -> None:
         """Print and remember whether a promise holds."""

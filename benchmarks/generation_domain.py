@@ -22,7 +22,7 @@ ARMS: dict[str, dict[str, Any]] = {
 
 def part_domain(bench: Bench) -> dict[str, float]:
     """3: new colours, gained and lost."""
-    start = bench.chinese()
+    start = bench.start()
     few = bench.plan.few
     before = {
         name: bench.right(bench.draw(start, asked, few), asked)
@@ -74,7 +74,7 @@ def tuned(bench: Bench, start: TextToImage, wrong: float = 0.0, on: str = "new",
 
 def part_negatives(bench: Bench) -> dict[str, float]:
     """3b: attribute negatives of the shards as hard negatives in tuning, at equal steps."""
-    start = bench.chinese()
+    start = bench.start()
     arms = {"before": start}
     for name, wrong in (("tuned on", 0.0), ("with negatives", 0.5)):
         fields = {"lora": lora.LoraConfig(), "replay": 0.0, "keep": 0.0}

@@ -33,9 +33,9 @@ class DomainConfig:
     """Shards of what must not be forgotten."""
     replay: float = 0.5
     """Share of each batch that is taken from the old shards, images and captions; 0: no replay."""
-    keep: float = 1.0
+    keep: float = 2.5
     """Weight of learning without forgetting: old prompts must give the outputs they gave. Without replay the old
-    prompts are laid over images of the domain."""
+    prompts are laid over images of the domain. More keeps more of the old and gains less of the new."""
     wrong: float = 0.0
     """Weight of the hard negatives that the shards carry: a wrong caption must explain its image worse."""
     margin: float = 0.1

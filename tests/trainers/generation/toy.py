@@ -1,4 +1,7 @@
-"""An objective of one linear layer, and, run as a module under torchrun's variables, one rank that trains it."""
+"""An objective of one linear layer, and, run as a module under torchrun's variables, one rank.
+
+The rank trains that layer and then a stage: ROOT/new on ROOT/base, with ROOT/old to keep.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from tuwen.trainers import distributed
+from tuwen.trainers.generation import train
 from tuwen.trainers.generation.loop import Loop, Objective, TrainConfig
 from tuwen.trainers.stream import Pairs
 
@@ -39,9 +43,24 @@ def gradient(place: distributed.World, micro_batch: int, streams: int = 1) -> Te
     return torch.cat([p.grad.flatten() for p in loop.stream.parameters() if p.grad is not None])
 
 
+def tuned(root: Path) -> None:
+    """The stage domain of ROOT/new, from ROOT/base."""
+    train.train([str(root / "new")], root / "tuned", "domain", str(root / "base"), None, sets(root), "cpu")
+
+
+def sets(root: Path) -> list[str]:
+    """Settings of a network of a few thousand parameters, and of three steps."""
+    return [
+        "model.unet={sample_size: 4, block_out_channels: [8, 16], norm_num_groups: 4, cross_attention_dim: 16}",
+        "model.text={width: 16, heads: 2}", "data.batch=8", "data.shuffle=8", "train.steps=3", "train.warmup=1",
+        f"data.more_captions=[{root}/new]", f"domain.old=[{root}/old]",
+    ]  # fmt: skip
+
+
 if __name__ == "__main__":
-    place = distributed.start("cpu")
+    root, place = Path(sys.argv[1]), distributed.start("cpu")
     found = torch.stack([gradient(place, 0), gradient(place, 3), gradient(place, 3, 2)])
     if place.first:
-        torch.save(found, Path(sys.argv[1]))
+        torch.save(found, root / "found.pt")
     distributed.stop()
+    tuned(root)
