@@ -184,7 +184,7 @@ def verdict(name: str, found: list[Any]) -> None:
     wrong = bootstrap.mean(other - none)
     said = "yes" if spread[0] >= 0.8 else "by its mean" if share >= 0.8 else "no"
     print(f"  share of the labelled gain: {share:.2f} ({spread[0]:.2f} to {spread[1]:.2f}); at least 0.8: {said}")
-    said = "yes" if wrong.value <= 0 else "not told from it" if wrong.low <= 0 else "no"
+    said = "yes" if wrong.value <= 0 else "within the interval" if wrong.low <= 0 else "no"
     print(f"  another device's parameters do no better than none ({wrong}): {said}")
 
 

@@ -42,6 +42,8 @@ class LightConfig:
 class Light(nn.Module):
     """Frames (n, t, 3, side, side) from -1 to 1, with parameters (m, p) of the dynamic layers, m being 1 or n."""
 
+    common: Tensor
+
     def __init__(self, config: LightConfig, characters: int, answers: int = 0) -> None:
         super().__init__()
         self.config = config
@@ -55,7 +57,6 @@ class Light(nn.Module):
         self.time = nn.Linear(frames * config.embed, config.embed) if frames > 1 else None
         self.words = Words(characters, config.embed, config.text)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
-        self.common: Tensor
         self.register_buffer("common", torch.zeros(1, self.dynamic))
         self.answer: nn.Module | None = None
         if answers:
