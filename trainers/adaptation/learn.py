@@ -1,4 +1,5 @@
-"""Training in the cloud: the light model first, then, with it frozen, what generates the dynamic layers' parameters."""
+"""Training in the cloud: the light model first, then, with it frozen, the constant that all devices share, then what
+generates the dynamic layers' parameters."""
 
 from __future__ import annotations
 
@@ -32,6 +33,10 @@ class BaseConfig:
     steps: int = 500
     learning_rate: float = 3e-3
     batch: int = 128
+    common: int = 300
+    """Further steps, over simulated devices, of the one set of parameters that does best for all; 0 leaves it out."""
+    common_rate: float = 0.02
+    """Their learning rate."""
     seed: int = 0
 
 
@@ -129,6 +134,33 @@ def train_base(light: Light, task: Task, config: BaseConfig, tell: Tell | None =
 
     minimise(list(light.parameters()), losses(), config.steps, config.learning_rate, tell, "base_loss")
     light.eval()
+
+
+def train_common(
+    light: Light,
+    task: Task,
+    devices: Sequence[Device],
+    config: BaseConfig,
+    cloud: CloudConfig,
+    seed: int,
+    tell: Tell | None = None,
+) -> None:
+    """Fit ``light.common`` to all simulated devices, the rest frozen, in place.
+
+    What is good for any device is then in the static model, and what the cloud generates is a device's own.
+    """
+    light.requires_grad_(False)
+    texts, rng = encoded(light, task), np.random.default_rng([seed, 4])
+    common = light.static().requires_grad_(True)
+
+    def losses() -> Iterable[Tensor]:
+        while True:
+            _, batches = draws(task, devices, cloud, rng)
+            yield batches_loss(light, batches, common, texts)
+
+    minimise([common], losses(), config.common, config.common_rate, tell, "common_loss")
+    light.common += common.detach()
+    light.requires_grad_(True)
 
 
 @torch.no_grad()

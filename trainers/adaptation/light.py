@@ -1,9 +1,10 @@
 """The light model that runs on a device: a small convolutional tower whose dynamic layers take parameters from outside.
 
 The dynamic layers are a colour matrix before the first convolution (3 x 3 and a bias, as a change to the identity)
-and a scale and shift of each channel after each normalisation (FiLM, Perez et al. 2018, arXiv 1709.07871). Parameters
-that are all zero leave the model as the cloud trained it: the static model. Captions and questions go through the
-yardstick's character transformer (``value_model``), which has no dynamic layers.
+and a scale and shift of each channel after each normalisation (FiLM, Perez et al. 2018, arXiv 1709.07871). To what a
+device is given the model adds a constant of its own (``common``), so that parameters that are all zero are the best
+that one set does for all devices: the static model. Captions and questions go through the yardstick's character
+transformer (``value_model``), which has no dynamic layers.
 """
 
 from __future__ import annotations
@@ -41,6 +42,8 @@ class LightConfig:
 class Light(nn.Module):
     """Frames (n, t, 3, side, side) from -1 to 1, with parameters (m, p) of the dynamic layers, m being 1 or n."""
 
+    common: Tensor
+
     def __init__(self, config: LightConfig, characters: int, answers: int = 0) -> None:
         super().__init__()
         self.config = config
@@ -54,6 +57,7 @@ class Light(nn.Module):
         self.time = nn.Linear(frames * config.embed, config.embed) if frames > 1 else None
         self.words = Words(characters, config.embed, config.text)
         self.logit_scale = nn.Parameter(torch.tensor(math.log(1 / 0.07)))
+        self.register_buffer("common", torch.zeros(1, self.dynamic))
         self.answer: nn.Module | None = None
         if answers:
             self.questions = Words(characters, config.embed, config.text)
@@ -66,8 +70,12 @@ class Light(nn.Module):
         return sum(self.sizes)
 
     def static(self) -> Tensor:
-        """(1, p) parameters of the model as the cloud trained it."""
+        """(1, p) parameters of the static model."""
         return torch.zeros(1, self.dynamic)
+
+    def plain(self) -> Tensor:
+        """(1, p) parameters of the model as it was before ``common``: for photographs through no camera."""
+        return -self.common
 
     def clip(self, frames: Tensor, parameters: Tensor) -> Tensor:
         """(n, embed) of clips, not normalised."""
@@ -80,7 +88,7 @@ class Light(nn.Module):
         return whole
 
     def _maps(self, x: Tensor, parameters: Tensor) -> Tensor:
-        colour, *films = parameters.split(self.sizes, 1)
+        colour, *films = (self.common + parameters).split(self.sizes, 1)
         matrix = colour[:, :9].reshape(-1, 3, 3) + torch.eye(3, device=x.device)
         n, _, h, w = x.shape
         x = (matrix @ x.flatten(2) + colour[:, 9:, None]).view(n, 3, h, w)

@@ -16,7 +16,7 @@ from ...pipeline.errors import InputError
 from . import devices as simulated
 from .cloud import CloudConfig, moments
 from .devices import Device, DevicesConfig
-from .learn import BaseConfig, Tell, Trained, encoded, features_of, statistics_of, train_base, train_cloud
+from .learn import BaseConfig, Tell, Trained, encoded, features_of, statistics_of, train_base, train_cloud, train_common
 from .light import Light, LightConfig, answer_words
 from .measure import Gallery, blind, galleries, mean
 from .pick import POLICIES, pick
@@ -68,7 +68,7 @@ class Made(NamedTuple):
 def build(
     train: Clips, test: Clips, parts: Parts, seed: int, tell: Tell | None = None, keep: Path | None = None
 ) -> Made:
-    """Train the light model, draw the devices, train the cloud, choose how anchors are picked.
+    """Train the light model, draw the devices, fit what they share, train the cloud, choose how anchors are picked.
 
     What is trained is written to ``keep``, and what an interrupted call with the same settings left there is taken.
     """
@@ -81,6 +81,9 @@ def build(
         save(keep, "base", {"light": light})
     light.eval()
     world = _world(light, words, task, held, parts.devices, seed)
+    if not restored(keep, "static", {"light": light}):
+        train_common(light, task, world.learning, parts.base, parts.cloud, seed, tell)
+        save(keep, "static", {"light": light})
     trained = Trained(light, parts.cloud, seed)
     if not restored(keep, "cloud", trained.modules()):
         train_cloud(trained, light, task, world.learning, seed, tell)
@@ -178,7 +181,7 @@ def compare(made: Made, parts: Parts, seed: int) -> dict[str, Any]:
     rows["another device's"] = swapped(light, here, parameters)
     together = one_for_all(light, world.train, world.learning, parts.cloud, seed)
     rows["one for all"] = [g.measure(together, static) for g in galleries(together, task, world.unseen)]
-    rows["no camera"] = [g.measure(light, static) for g in galleries(light, task, world.unseen, plain=True)]
+    rows["no camera"] = [g.measure(light, light.plain()) for g in galleries(light, task, world.unseen, plain=True)]
     if blinded := blind(world.train, here):
         rows["blind"] = blinded
     tuned = _labelled(made, here, parts, seed)

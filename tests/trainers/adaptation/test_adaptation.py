@@ -16,12 +16,12 @@ from tests.conftest import here
 from tuwen.pipeline.errors import InputError, UsageError
 from tuwen.sample_data.clips import write_clip_shards
 from tuwen.sample_data.shards import write_shards
-from tuwen.trainers.adaptation import devices, exchange, study
+from tuwen.trainers.adaptation import devices, exchange, learn, study, task
 from tuwen.trainers.adaptation.anchors import Selector
 from tuwen.trainers.adaptation.client import Limits
 from tuwen.trainers.adaptation.cloud import Cloud, CloudConfig, Encoder, Reasoner, moments
 from tuwen.trainers.adaptation.device import KEPT, DeviceModel
-from tuwen.trainers.adaptation.light import Light, LightConfig
+from tuwen.trainers.adaptation.light import Light, LightConfig, answer_words
 from tuwen.trainers.adaptation.measure import recall
 from tuwen.trainers.adaptation.pick import pick, spaced
 from tuwen.trainers.adaptation.samples import frame_files, read, several
@@ -30,6 +30,7 @@ from tuwen.trainers.shards import find
 
 TINY = (
     *("model.side=16", "model.width=8", "model.embed=16", "model.text=16", "base.steps=4", "base.batch=16"),
+    "base.common=3",
     *("devices.clusters=3", "devices.train=4", "devices.validation=2", "devices.test=2", "devices.photos=6"),
     *("devices.gallery=4", "cloud.steps=3", "cloud.devices=2", "cloud.batch=4", "cloud.hidden=16"),
     *(
@@ -74,7 +75,8 @@ def test_what_the_command_writes_and_says(trained: tuple[Path, dict[str, Any]]) 
     assert set(rows) >= {"none", "labelled", "one for all", "another device's", "no camera", "blind", "labelled, norm"}
     assert all(0 <= value <= 1 for found in rows.values() for value in found.values())
     assert {c["backward_passes"] for c in told["costs"].values()} <= {1, 2}
-    assert "cloud_loss" in (out / "adaptation.jsonl").read_text()
+    journal = (out / "adaptation.jsonl").read_text()
+    assert journal.index("base_loss") < journal.index("common_loss") < journal.index("cloud_loss")
     assert "<svg" in (out / "report.html").read_text()
 
 
@@ -236,6 +238,30 @@ def test_zero_parameters_are_the_static_model() -> None:
     invert = light.static()
     invert[0, [0, 4, 8]] = -2.0  # the identity becomes minus it
     torch.testing.assert_close(light.clip(frames, invert), light.clip(-frames, light.static()))
+    before = light.clip(frames, light.static())
+    light.common += invert
+    torch.testing.assert_close(light.clip(frames, light.static()), light.clip(-frames, light.plain()))
+    torch.testing.assert_close(light.clip(frames, light.plain()), before)
+
+
+def test_what_all_devices_share_is_in_the_static_model(clips: Path) -> None:
+    held = read(find([str(clips)]), 16, 2)
+    words = task.vocabulary(held, answer_words([q.answer for asked in held.questions for q in asked]))
+    samples = task.Task(held, words)
+    torch.manual_seed(0)
+    config = LightConfig(side=16, frames=2, width=8, embed=16, text=16)
+    light = Light(config, len(words.characters), len(words.answers)).eval()
+    weights = {name: value.clone() for name, value in light.state_dict().items() if name != "common"}
+    drawn = devices.draw(np.zeros(len(samples), np.int64), devices.DevicesConfig(photos=12), 8, [0], 0)
+    cloud = CloudConfig(devices=8, batch=12)
+    learn.train_common(light, samples, drawn, learn.BaseConfig(common=40), cloud, 0)
+    texts, rng = learn.encoded(light, samples), np.random.default_rng(1)
+    _, batches = learn.draws(samples, drawn, cloud, rng)
+    with torch.no_grad():
+        shared = learn.batches_loss(light, batches, light.static(), texts)
+        assert shared < learn.batches_loss(light, batches, light.plain(), texts) - 0.05
+    assert all(torch.equal(light.state_dict()[name], value) for name, value in weights.items())
+    assert all(p.requires_grad for p in light.parameters())
 
 
 def test_a_rotation_of_the_hue_keeps_grey() -> None:
