@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,8 @@ from tuwen.pipeline.cli import app
 from tuwen.pipeline.errors import InputError, UsageError
 from tuwen.sample_data import placed
 from tuwen.trainers import lora
-from tuwen.trainers.generation import base, domain, evaluate, model, needs, prune, train
-from tuwen.trainers.generation.onnx_model import OnnxModel
+from tuwen.trainers.generation import base, domain, evaluate, guidance, model, needs, objectives, prune, steps, train
+from tuwen.trainers.generation.onnx_model import OnnxModel, track
 from tuwen.trainers.generation.sampling import sample
 from tuwen.trainers.shards import find
 from tuwen.trainers.stream import PairStream
@@ -170,8 +171,6 @@ def test_guided_student_starts_as_its_teacher_and_takes_one_pass(stages: Stages)
     student = model.load(stages("guidance"))
     assert student.takes_weight
     assert not teacher.takes_weight
-    from tuwen.trainers.generation import guidance
-
     fresh = guidance.student(teacher, guidance.GuidanceConfig(width=16))
     z, steps = torch.randn(2, 12, 4, 4), torch.tensor([3, 900])
     context = teacher.encode(["左边有一辆红色的汽车"] * 2)
@@ -187,6 +186,31 @@ def test_steps_are_halved_in_turn(stages: Stages) -> None:
     assert (folder / "steps-4" / "training.json").is_file()
     assert same(weights(folder, "unet"), weights(folder / "steps-2", "unet"))
     assert not same(weights(folder / "steps-4", "unet"), weights(folder / "steps-2", "unet"))
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_students_steps_begin_where_the_teachers_way_leads(stages: Stages, own: bool) -> None:
+    teacher = model.load(stages("prune"))
+    told = steps.StepsConfig(own=own)
+    objective = steps.Steps(model.copied(teacher), teacher, 2, told, guidance.GuidanceConfig())
+    batch = next(iter(PairStream(find([str(stages.root / "old")]), train.GenerationData(batch=4, shuffle=8), 8)))
+    seen: list[torch.Tensor] = []
+    hook = objective.held[0].unet.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    losses = objective([batch], torch.Generator().manual_seed(0))
+    hook.remove()
+    (z,) = seen
+    assert z.shape == (4, 12, 4, 4)
+    losses["loss"].backward()
+    assert all(p.grad is None for p in teacher.unet.parameters())
+    if not own:
+        return
+    with torch.no_grad():  # two captions, from noise to the second of two steps
+        way, context = z[:2], teacher.encode(batch.captions[:2])
+        for here, there in pairwise(track(teacher.steps, 4)[:3]):
+            levels = [teacher.levels(torch.full((2,), at)) for at in (here, there)]
+            v = model.velocity(teacher, way, torch.full((2,), here), context)
+            way = objectives.ddim(way, v, levels[0], levels[1], 1.0)
+    torch.testing.assert_close(z[2:], way)
 
 
 def test_interrupted_training_goes_on_as_if_it_had_not_been(stages: Stages, tmp_path: Path) -> None:
