@@ -74,7 +74,7 @@ def sequential(search: Search, batches: Iterator[Batch], metric: str = "latency_
 
 
 def _rounded(search: Search, widths: Mapping[str, float], phase: float) -> Decisions:
-    """Widths that may be chosen near those wanted; equal ones round up or down by turns, so that a target can be met."""
+    """Widths near those wanted; equal ones round up or down by turns, so that a target can be met."""
     made = search.costs.whole()
     for i, (name, allowed) in enumerate(search.costs.allowed.items()):
         wanted = widths[name] + ((GOLDEN * i + phase) % 1 - 0.5) * search.gates.gates[name].granule
