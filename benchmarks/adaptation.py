@@ -57,14 +57,15 @@ LEAST_GAIN = 0.02
 SIZES = {"image": (5000, 1600), "video": (1800, 1000)}
 """Samples to learn from, and held out."""
 _IMAGE = Parts(
+    model=LightConfig(side=24),
     base=BaseConfig(steps=400),
-    devices=DevicesConfig(train=256, validation=3, test=12),
-    cloud=CloudConfig(steps=400, batch=8),
+    devices=DevicesConfig(train=256, validation=2, test=8),
+    cloud=CloudConfig(steps=1200, batch=8),
     rivals=RivalsConfig(steps=(15, 40, 80), batch=16),
 )
 PARTS = {
     "image": _IMAGE,
-    "video": replace(_IMAGE, model=LightConfig(side=24), base=BaseConfig(steps=400, batch=96)),
+    "video": replace(_IMAGE, base=BaseConfig(steps=400, batch=96), cloud=CloudConfig(steps=600, batch=8)),
 }
 """Smaller than the defaults: minutes a seed on one core."""
 FRAMES = 4

@@ -234,7 +234,7 @@ def unequal(root: Path, check: Checks) -> None:
 
 
 def exact(given: argparse.Namespace) -> list[str]:
-    """Must-show 1."""
+    """Parts, ranks, resuming and seeds: what must be equal."""
     check = Checks()
     with tempfile.TemporaryDirectory() as scratch:
         for part in (accumulated, two_processes, resumed, unequal):
@@ -243,7 +243,7 @@ def exact(given: argparse.Namespace) -> list[str]:
 
 
 def open_clip_command(given: argparse.Namespace) -> list[str]:
-    """Must-show 6.
+    """open_clip's own command line on these shards.
 
     open_clip's extra ``training`` asks for webdataset 0.2.86 at most: later ones put markers between shards that
     its reader does not know, whosever the shards are.

@@ -85,7 +85,7 @@ def held_out(root: Path, n: int, seed: int) -> tuple[evaluate.Pairs, list[bytes]
 
 
 def claims(given: argparse.Namespace) -> list[str]:
-    """Must-show 3."""
+    """Momentum distillation on clean and noisy pairs; all images of a caption against one."""
     base = [f"train.steps={given.steps}", f"data.batch={given.batch}", "train.warmup=15", "train.learning_rate=0.003"]
     slow = [
         "train.momentum=true",

@@ -23,7 +23,7 @@ from tuwen.trainers import evaluate, shards
 
 
 def photos(given: argparse.Namespace) -> list[str]:
-    """Must-show 5."""
+    """Trained on the photos' captions, beside random rows and a bag of characters."""
     with (given.data / "captions.jsonl").open(encoding="utf-8") as handle:
         rows = [row for row in map(json.loads, handle) if row["has_image"]]
     held = [i for i in range(len(rows)) if i % 5 == 0]
@@ -35,7 +35,7 @@ def photos(given: argparse.Namespace) -> list[str]:
             table = root / f"{split}.jsonl"
             table.write_text("".join(json.dumps(p, ensure_ascii=False) + "\n" for p in pairs), "utf-8")
             curate(["run", str(table), "-o", str(root / split), "-r", "photos", *_fitting(given.data)])
-            found = shards.find([str(root / split)], "*")
+            found = shards.find([str(root / split / "shards" / "*.tar")])
             print(f"{split}: {len(some)} photos, {len(pairs)} pairs, {found.samples} in {len(found.paths)} shards")
         train = [str(root / "train" / "shards" / "*.tar")]
         test = [str(root / "test" / "shards" / "*.tar")]

@@ -49,6 +49,11 @@ def attach(model: nn.Module, config: LoraConfig, seed: int = 0) -> list[nn.Param
     return [p for p in model.parameters() if p.requires_grad]
 
 
+def fits(model: nn.Module, config: LoraConfig) -> bool:
+    """Whether any layer of ``model`` would get an adapter."""
+    return any(_chosen(n, config.targets) for n in _adaptable(model))
+
+
 def merge(model: nn.Module) -> None:
     """Add the adapters to the weights they sit on and take them out: the layout is that of the model before."""
     layer = _layer()

@@ -27,18 +27,21 @@ class Selector(nn.Module):
     def choose(self, features: Tensor, k: int) -> tuple[Tensor, Tensor]:
         """Anchors (devices, k, f) and their places (devices, k)."""
         seen = self.project(features) / features.shape[-1] ** 0.5
-        wanted, gone = seen.mean(1), torch.zeros(seen.shape[:2], dtype=torch.bool, device=seen.device)
-        total = torch.zeros_like(wanted)
+        products = seen @ seen.transpose(1, 2)  # (devices, N, N)
+        # |(t + x_i) / (j + 1) - m|^2 with t the sum of those chosen and m the mean, but for |m|^2, from products alone.
+        own, to_mean = products.diagonal(0, 1, 2), products.mean(2)
+        counts = torch.zeros_like(own)
         anchors, places = [], []
         for j in range(k):
-            reached = (total[:, None] + seen) / (j + 1)
-            distance = (reached - wanted[:, None]).square().sum(2).masked_fill(gone, torch.inf)  # (devices, N)
+            to_total = (products @ counts[:, :, None])[:, :, 0]
+            size = (counts * to_total).sum(1, keepdim=True)
+            distance = (size + 2 * to_total + own) / (j + 1) ** 2
+            distance = distance - 2 * ((counts * to_mean).sum(1, keepdim=True) + to_mean) / (j + 1)
+            distance = distance.masked_fill(counts.detach() > 0.5, torch.inf)
             soft = (-distance / self.temperature).softmax(1)
             place = distance.argmin(1)
-            hard = nn.functional.one_hot(place, distance.shape[1]).to(soft.dtype)
-            weight = hard + soft - soft.detach()
-            anchors.append((weight[:, :, None] * features).sum(1))
+            weight = nn.functional.one_hot(place, distance.shape[1]) + soft - soft.detach()
+            anchors.append((weight[:, None] @ features)[:, 0])
             places.append(place)
-            total = total + (weight[:, :, None] * seen).sum(1)
-            gone = gone | hard.bool()
+            counts = counts + weight
         return torch.stack(anchors, 1), torch.stack(places, 1)

@@ -21,6 +21,8 @@ from .light import Light, Statistics
 from .task import Batch, Task
 
 Tell = Callable[[dict[str, Any]], None]
+CANDIDATES = 48
+"""Frames of a device that anchors are picked from in a step of training."""
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,15 @@ def batches_loss(light: Light, batches: Sequence[Batch], parameters: Tensor, tex
     each = parameters.repeat_interleave(torch.tensor(sizes), 0) if many else parameters
     clips = light.clip(torch.cat([batch.pixels for batch in batches]), each)
     scale = light.logit_scale.exp().clamp(max=100)
-    images = F.normalize(clips, dim=1).split(sizes)
-    losses = [
-        contrastive(image, texts.captions[b.rows], scale, b.groups) for image, b in zip(images, batches, strict=True)
-    ]
-    loss = torch.stack(losses).mean()
+    images, captions = F.normalize(clips, dim=1), texts.captions[torch.cat([b.rows for b in batches])]
+    groups = torch.cat([b.groups for b in batches])
+    # One device's captions are no wrong answers for another's photos: each is a problem of its own.
+    loss = torch.stack(
+        [
+            contrastive(image, text, scale, own)
+            for image, text, own in zip(images.split(sizes), captions.split(sizes), groups.split(sizes), strict=True)
+        ]
+    ).mean()
     if texts.questions is not None:
         seen = torch.cat([c[b.asked.place] for c, b in zip(clips.split(sizes), batches, strict=True)])
         asked = texts.questions[torch.cat([b.asked.number for b in batches])]
@@ -186,10 +192,9 @@ def train_cloud(
             numbers, batches = draws(task, devices, config, rng)
             features = made.encoder(statistics[torch.from_numpy(numbers)])
             k = int(rng.integers(1, min(config.anchors, features.shape[1]) + 1))
-            if rng.random() < 0.5:
-                anchors = made.selector(features, k)
-            else:
-                anchors = features[:, torch.randperm(features.shape[1], generator=shuffle)[:k]]
+            # Enough frames to choose from, and no more than a step has time for.
+            some = features[:, torch.randperm(features.shape[1], generator=shuffle)[:CANDIDATES]]
+            anchors = made.selector(some, k) if rng.random() < 0.5 else some[:, :k]
             reasoned = made.cloud.reasoner(anchors)
             loss = batches_loss(light, batches, made.cloud.adaptor(reasoned), texts)
             yield loss + config.reasoning * surprise(features.detach(), reasoned)

@@ -23,6 +23,10 @@ PARTS = ("dynamic", "all", "norm")
 """What is fine-tuned: the dynamic layers' parameters, all of the tower that sees, or scale and shift of its norms."""
 
 
+ONE_FOR_ALL_RATE = 2e-3
+"""Learning rate of the model that all devices share."""
+
+
 @dataclass(frozen=True)
 class RivalsConfig:
     """How the rivals are tuned: each part with each of its rates and numbers of steps, on the validation devices."""
@@ -131,5 +135,5 @@ def one_for_all(light: Light, task: Task, devices: Sequence[Device], config: Clo
             _, batches = draws(task, devices, config, rng)
             yield batches_loss(model, batches, model.static(), texts)
 
-    minimise(trained, losses(), config.steps, config.learning_rate, None, "")
+    minimise(trained, losses(), config.steps, ONE_FOR_ALL_RATE, None, "")
     return model

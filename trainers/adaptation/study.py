@@ -154,17 +154,17 @@ def generated(trained: Trained, task: Task, device: Device, policy: str, k: int,
 
 
 def choose(light: Light, trained: Trained, world: World) -> str:
-    """learned where it was better than uniform on the validation devices, over all numbers of anchors; else uniform."""
+    """The best policy on the validation devices, over all numbers of anchors; the simplest of those that are equal."""
     seen = galleries(light, world.test, world.validation)
     total = {}
-    for policy in ("learned", "uniform"):
+    for policy in ("uniform", "herding", "learned"):
         found = [
             gallery.measure(light, generated(trained, world.test, device, policy, k))
             for k in KS
             for gallery, device in zip(seen, world.validation, strict=True)
         ]
         total[policy] = sum(mean(found).values())
-    return "learned" if total["learned"] > total["uniform"] else "uniform"
+    return max(total, key=lambda policy: total[policy])
 
 
 def compare(made: Made, parts: Parts, seed: int) -> dict[str, Any]:
@@ -175,8 +175,7 @@ def compare(made: Made, parts: Parts, seed: int) -> dict[str, Any]:
     parameters = [generated(made.trained, task, d, made.policy, k) for d in world.unseen]
     rows: dict[str, Found] = {"none": [g.measure(light, static) for g in here]}
     rows["adapted"] = [g.measure(light, p) for g, p in zip(here, parameters, strict=True)]
-    others = parameters[1:] + parameters[:1]
-    rows["another device's"] = [g.measure(light, p) for g, p in zip(here, others, strict=True)]
+    rows["another device's"] = swapped(light, here, parameters)
     together = one_for_all(light, world.train, world.learning, parts.cloud, seed)
     rows["one for all"] = [g.measure(together, static) for g in galleries(together, task, world.unseen)]
     rows["no camera"] = [g.measure(light, static) for g in galleries(light, task, world.unseen, plain=True)]
@@ -192,6 +191,14 @@ def compare(made: Made, parts: Parts, seed: int) -> dict[str, Any]:
         beyond["adapted"] = [g.measure(light, p) for g, p in zip(there, far, strict=True)]
         beyond["one for all"] = [g.measure(together, static) for g in galleries(together, task, world.beyond)]
     return {"rows": rows, "beyond": beyond, **tuned}
+
+
+def swapped(light: Light, here: Sequence[Gallery], parameters: Sequence[Tensor]) -> Found:
+    """Measures of each device with the parameters of others, mean over all of those."""
+    return [
+        mean([gallery.measure(light, other) for j, other in enumerate(parameters) if j != i])
+        for i, gallery in enumerate(here)
+    ]
 
 
 def _labelled(made: Made, here: Sequence[Gallery], parts: Parts, seed: int) -> dict[str, Any]:

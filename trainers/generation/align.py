@@ -21,7 +21,7 @@ from ...pipeline.errors import UsageError
 from ..shards import Pairs
 from . import objectives
 from . import text as text_side
-from .base import DiffusionConfig, dropped, noisy
+from .base import DiffusionConfig, dropped, noisy, set_text
 from .loop import Objective
 from .model import Context, TextToImage, frozen, velocity
 
@@ -76,11 +76,8 @@ class Align(Objective):
             trained["text_encoder"] = model.text_encoder
         super().__init__(trained)
         self.held, self.config, self.diffusion = [model, foundation], config, diffusion
-        model.text_encoder.requires_grad_(config.train_tower)
         model.adapter.requires_grad_(True)
-        unused = getattr(getattr(model.text_encoder, "tower", None), "text_projection", None)
-        if isinstance(unused, nn.Parameter):
-            unused.requires_grad_(False)
+        set_text(model, config.train_tower)
 
     def forward(self, batches: Sequence[Pairs], draw: torch.Generator) -> dict[str, Tensor]:
         """The three terms of the module's docstring."""

@@ -57,6 +57,14 @@ def dropped(captions: Sequence[str], share: float, draw: torch.Generator) -> lis
     return ["" if g else c for g, c in zip(gone.tolist(), captions, strict=True)]
 
 
+def set_text(model: TextToImage, trained: bool) -> None:
+    """Whether the text tower learns; never its projection of the pooled embedding, which nobody asks for."""
+    model.text_encoder.requires_grad_(trained)
+    unused = getattr(getattr(model.text_encoder, "tower", None), "text_projection", None)
+    if isinstance(unused, torch.nn.Parameter):
+        unused.requires_grad_(False)
+
+
 class Base(Objective):
     """The network, its text tower and its adapter learn from images and captions."""
 
@@ -67,11 +75,7 @@ class Base(Objective):
         self.held, self.config = [model], config
         for part in self.trained.values():
             part.requires_grad_(True)
-        if not train_text:
-            model.text_encoder.requires_grad_(False)
-        unused = getattr(getattr(model.text_encoder, "tower", None), "text_projection", None)
-        if isinstance(unused, torch.nn.Parameter):
-            unused.requires_grad_(False)  # of the pooled embedding, which is not asked for
+        set_text(model, train_text)
 
     def forward(self, batches: Sequence[Pairs], draw: torch.Generator) -> dict[str, Tensor]:
         """The weighted error in v."""

@@ -2,7 +2,7 @@
 
 The default is LoRA with replay and learning without forgetting: each batch of the domain comes with old samples from
 their shards, on which the network learns from the image and must also keep the output it had. Shards make replay
-cheap, and the distillation term alone, on narrow batches, holds little (docs/generation.md has the figures).
+cheap, and the old output is a target without the noise of the image's own (docs/generation.md has the figures).
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ from contextlib import nullcontext
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from ...pipeline.errors import UsageError
 from .. import lora
 from ..shards import Pairs
 from . import objectives
-from .base import DiffusionConfig, dropped, noisy
+from .base import DiffusionConfig, Noisy, dropped, noisy, set_text
 from .loop import Objective
 from .model import Context, TextToImage, copied, frozen, velocity
 
@@ -57,12 +57,13 @@ class Domain(Objective):
             self.held = [model, frozen(copied(model))] if config.keep else [model]
             for part in parts.values():
                 part.requires_grad_(True)
-            unused = getattr(getattr(model.text_encoder, "tower", None), "text_projection", None)
-            if isinstance(unused, nn.Parameter):
-                unused.requires_grad_(False)
+            set_text(model, True)
         else:
+            adapted = [p for p in parts.values() if lora.fits(p, config.lora)] or list(parts.values())
             for i, part in enumerate(parts.values()):
-                lora.attach(part, config.lora, seed + i)
+                part.requires_grad_(False)
+                if part in adapted:
+                    lora.attach(part, config.lora, seed + i)
             self.held = [model]
 
     def forward(self, batches: Sequence[Pairs], draw: torch.Generator) -> dict[str, Tensor]:
@@ -97,11 +98,8 @@ class Domain(Objective):
             loss = loss + config.keep * losses["keep"]
         return {"loss": loss, **losses}
 
-    def _wrong(self, at: object, right: Tensor, captions: list[str], negatives: list[list[str]]) -> Tensor:
+    def _wrong(self, at: Noisy, right: Tensor, captions: list[str], negatives: list[list[str]]) -> Tensor:
         """The hinge over pairs that have a negative and a caption."""
-        from .base import Noisy
-
-        assert isinstance(at, Noisy)
         rows = [i for i, some in enumerate(negatives) if some and captions[i]]
         if not rows:
             return right.sum() * 0

@@ -18,7 +18,7 @@ from ..shards import Pairs
 from . import objectives
 from .guidance import GuidanceConfig, drawn
 from .loop import Objective
-from .model import TextToImage, copied, frozen, velocity
+from .model import TextToImage, frozen, velocity
 from .onnx_model import track
 
 
@@ -30,11 +30,6 @@ class StepsConfig:
     """Each is trained for ``train.steps`` steps from the one before; the first from the model given."""
     most: float = 20.0
     """Largest weight of the error in the image."""
-
-
-def student(teacher: TextToImage) -> TextToImage:
-    """A copy with its teacher's weights."""
-    return copied(teacher)
 
 
 class Steps(Objective):

@@ -245,7 +245,7 @@ class _Run:
             made = guidance.student(begin, weights)
             objective = guidance.Guidance(made, begin, weights)
         else:
-            made = steps.student(begin)
+            made = model.copied(begin)
             objective = steps.Steps(made, begin, target, parts["steps"], weights)
         return objective, made, {}
 

@@ -113,7 +113,7 @@ def test_wrong_caption_asks_for_a_margin() -> None:
     right = torch.tensor([1.0, 2.0], requires_grad=True)
     assert objectives.wrong_caption(right, torch.tensor([1.2, 2.3]), 0.1) == 0
     told = objectives.wrong_caption(right, torch.tensor([1.0, 2.0]), 0.1)
-    assert float(told) == pytest.approx(0.1)
+    assert told.item() == pytest.approx(0.1)
     told.backward()
     assert right.grad is not None
     assert (right.grad > 0).all()

@@ -18,7 +18,8 @@ from typer.testing import CliRunner
 from tuwen.pipeline.cli import app
 from tuwen.pipeline.errors import InputError, UsageError
 from tuwen.sample_data import placed
-from tuwen.trainers.generation import evaluate, model, needs, prune, train
+from tuwen.trainers import lora
+from tuwen.trainers.generation import base, domain, evaluate, model, needs, prune, train
 from tuwen.trainers.generation.onnx_model import OnnxModel
 from tuwen.trainers.generation.sampling import sample
 from tuwen.trainers.shards import PairStream, find
@@ -112,6 +113,18 @@ def test_domain_merges_its_adapters(stages: Stages) -> None:
     assert {"task", "replay", "keep", "wrong"} <= stages.told["domain"]["last"].keys()
 
 
+def test_adapters_sit_where_they_are_asked_for(stages: Stages) -> None:
+    def tuned(target: str) -> domain.Domain:
+        config = domain.DomainConfig(lora.LoraConfig(rank=2, targets=(target,)), replay=0, keep=0)
+        return domain.Domain(model.load(stages("prune")), config, base.DiffusionConfig())
+
+    named = [n for n, p in tuned("to_q").trained.named_parameters() if p.requires_grad]
+    assert named
+    assert all(n.startswith("unet.") and ".to_q." in n for n in named)
+    with pytest.raises(UsageError, match="named to_nothing"):
+        tuned("to_nothing")
+
+
 def test_domain_needs_to_know_the_old(stages: Stages, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"domain\.old"):
         train.train([str(stages.root / "new")], tmp_path, "domain", str(stages("align")), None, COMMON, "cpu")
@@ -176,9 +189,10 @@ def test_steps_are_halved_in_turn(stages: Stages) -> None:
 
 
 def test_interrupted_training_goes_on_as_if_it_had_not_been(stages: Stages, tmp_path: Path) -> None:
-    start, shards = str(stages("align")), [str(stages.root / "new")]
-    sets = [*COMMON, f"domain.old=[{stages.root}/old]", "train.steps=3", "train.checkpoint_every=1"]
-    train.train(shards, tmp_path / "whole", "domain", start, None, sets, "cpu")
+    start, shards = str(stages("prune")), [str(stages.root / "new")]
+    sets = [*COMMON, f"domain.old=[{stages.root}/old]", "domain.lora.targets=[to_q, conv1]"]
+    train.train(shards, tmp_path / "whole", "domain", start, None, [*sets, "train.steps=3"], "cpu")
+    sets += ["train.steps=3", "train.checkpoint_every=1"]
 
     def stop(record: dict[str, Any]) -> None:
         if record["step"] == 1:
@@ -220,7 +234,7 @@ def test_export_draws_what_torch_draws(stages: Stages, tmp_path: Path) -> None:
 
 def test_guided_export_draws_what_torch_draws(stages: Stages, tmp_path: Path) -> None:
     told = train.train(
-        [str(stages.root / "old")], tmp_path, "export", str(stages("align")), None,
+        [str(stages.root / "old")], tmp_path, "export", str(stages("prune")), None,
         ["export.steps=2", "export.weight=1.5", "export.int8=never"], "cpu",
     )  # fmt: skip
     assert told["difference"] < 1e-4
