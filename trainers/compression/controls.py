@@ -21,14 +21,15 @@ from .costs import METRICS, Decisions
 from .export import in_fp32
 from .gates import cut
 from .leaves import Leaf, PatchEmbedding, TokenEmbedding
-from .measure import FINAL_ROUNDS
+from .measure import FINAL_SESSIONS
 from .network import Network
 from .saliency import Saliency
 from .search import Search, finetune, training
 from .tasks import Batch
 
 TRIES, SHARES, PHASES = 12, 100, 8
-CLOSE = 0.01
+CLOSE = 0.02
+"""As near as the search itself has to come (``CompressConfig.tolerance``); noise is about one percent."""
 GOLDEN = 0.618
 """Its multiples spread evenly over the unit interval."""
 
@@ -97,7 +98,7 @@ def _fitted(search: Search, decisions: Callable[[float, float], Decisions], metr
         if not left or min(found.values(), default=1.0) < CLOSE:
             break
         key = min(left, key=lambda k: abs(float(search.costs.total(every[k])[index]) / target - 1))
-        found[key] = abs(search.measure(every[key], 0, FINAL_ROUNDS)[metric] / target - 1)
+        found[key] = abs(search.measure(every[key], 0, FINAL_SESSIONS)[metric] / target - 1)
     best = every[min(found, key=lambda k: found[k])]
     search.decisions = best
     search.costs.apply(best, search.saliency.order)

@@ -1,9 +1,9 @@
 """Hardware in the loop: latency, memory and energy of ONNX models through onnxruntime, on this CPU.
 
 One thread runs a model, and that thread's CPU time is what counts: other work on the machine then costs cache and
-clock,
-but no waiting. Both drift, so a model runs in turns with the reference (the uncompressed model), the median of the
-ratios is taken, and milliseconds are that ratio times what the reference took when the device was first asked.
+clock, but no waiting. Both drift, so a model runs in turns with the reference (the uncompressed model), rounds in which
+that one is slowed do not count, the median of the other ratios is taken, and milliseconds are that ratio times what the
+reference takes when it is left alone.
 """
 
 from __future__ import annotations
@@ -25,8 +25,19 @@ from ...pipeline.errors import RunError
 
 SLICE_MS = 3.0
 """A model runs at least so long before the other has its turn."""
-ROUNDS = 21
-SESSIONS = 3
+ROUNDS, SESSIONS = 5, 5
+"""A model is measured in several sessions, because where its memory happens to lie matters; each has so many rounds."""
+DISTURBED = 1.1
+"""Rounds in which the reference took so many times longer do not count, nor sessions that are mostly such rounds. On a
+shared core there are seconds in which everything is slower, small models by more than large ones, so that a ratio alone
+does not undo it."""
+PATIENCE = 3
+"""Quiet sessions are waited for in at most so many times those asked for; if under a third are found, all count. Where
+fewer than SESSIONS are asked for, as for blocks, which are many, none are waited for."""
+PAUSE = 0.2
+"""Seconds to wait after a disturbed session."""
+HELD_BYTES = 1 << 28
+"""Models whose sessions are held at the same time, so that they lie in different places; one at least."""
 RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 ENERGY_SECONDS = 1.0
 
@@ -49,7 +60,7 @@ print(told("VmHWM") - before)
 
 
 class Measured(NamedTuple):
-    """A median with the 95 % interval of the median (order statistics)."""
+    """A figure with its 95 % interval."""
 
     value: float
     low: float
@@ -68,7 +79,7 @@ class Device(Protocol):
 
     name: str
 
-    def latency(self, model: bytes, rounds: int = ROUNDS) -> Measured:
+    def latency(self, model: bytes, sessions: int = SESSIONS) -> Measured:
         """Milliseconds of one run."""
         ...
 
@@ -94,22 +105,38 @@ class LocalDevice:
         self.batch = batch
         self.name = f"{_processor()}, onnxruntime {onnxruntime.__version__}, batch {batch}, one thread"
         self._reference: Callable[[], Any] | None = None
-        self._reference_ms = 0.0
+        self._reference_ms = self._quiet_ms = 0.0
 
     def refer(self, model: bytes) -> Measured:
         run = runner(model, self.batch)
-        alone = sorted(_slice(run, _repeats(run)) for _ in range(2 * ROUNDS))
-        # Noise only adds: the lower quartile is what the machine does when it is left alone.
-        self._reference, self._reference_ms = run, alone[len(alone) // 4]
-        return Measured(self._reference_ms, alone[0], alone[len(alone) // 2])
+        times, found = _repeats(run), list[float]()
+        for _ in range(PATIENCE * SESSIONS):
+            found += [_slice(run, times) for _ in range(ROUNDS)]
+            time.sleep(PAUSE)
+        # Noise only adds: the least but one is what an undisturbed machine takes.
+        self._reference, self._reference_ms = run, sorted(found)[1]
+        self._quiet_ms = self._reference_ms
+        return Measured(self._reference_ms, min(found), float(np.median(found)))
 
-    def latency(self, model: bytes, rounds: int = ROUNDS) -> Measured:
+    def latency(self, model: bytes, sessions: int = SESSIONS) -> Measured:
         if self._reference is None:
             raise RunError("the device has no reference yet: refer() comes first")
-        # Where a session's memory happens to lie matters too, so that several have their turn.
-        sessions = SESSIONS if rounds >= ROUNDS else 1
-        ratios = [interleaved(runner(model, self.batch), self._reference, rounds // sessions) for _ in range(sessions)]
-        return median(np.concatenate(ratios)).times(self._reference_ms)
+        runs = [runner(model, self.batch) for _ in range(max(1, min(sessions, HELD_BYTES // max(1, len(model)))))]
+        quiet, every = list[float](), list[float]()
+        patient = sessions >= SESSIONS
+        for i in range(PATIENCE * sessions if patient else sessions):
+            own, other = interleaved(runs[i % len(runs)], self._reference, ROUNDS)
+            self._quiet_ms = min(self._quiet_ms, float(np.median(other)))
+            calm = other <= DISTURBED * self._quiet_ms
+            every.append(float(np.median(own / other)))
+            if 2 * calm.sum() > ROUNDS:
+                quiet.append(float(np.median((own / other)[calm])))
+            elif patient:
+                time.sleep(PAUSE)
+            if i + 1 >= sessions and 2 * len(quiet) >= sessions:
+                break
+        # Rounds of one session are alike; its median counts once, or the interval would be too narrow.
+        return median(quiet if 3 * len(quiet) >= sessions else every).times(self._reference_ms)
 
     def memory(self, model: bytes) -> float:
         done = subprocess.run(
@@ -176,15 +203,16 @@ def feeds(made: Any, batch: int) -> dict[str, NDArray[Any]]:
     return found
 
 
-def interleaved(run: Callable[[], Any], reference: Callable[[], Any], rounds: int) -> NDArray[np.float64]:
-    """(rounds,) ratios of the CPU time of ``run`` and ``reference``, which take turns."""
+def interleaved(
+    run: Callable[[], Any], reference: Callable[[], Any], rounds: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(rounds,) milliseconds of ``run`` and of ``reference``, which take turns, each in CPU time of this thread."""
     times, other = _repeats(run), _repeats(reference)
-    ratios = []
+    found = np.empty((2, rounds))
     for i in range(rounds):
-        pair = [(run, times), (reference, other)]
-        first, second = (_slice(*one) for one in (pair if i % 2 else pair[::-1]))
-        ratios.append(first / second if i % 2 else second / first)
-    return np.array(ratios)
+        for which in (0, 1) if i % 2 else (1, 0):
+            found[which, i] = _slice(run, times) if which == 0 else _slice(reference, other)
+    return found[0], found[1]
 
 
 def median(values: Sequence[float] | NDArray[np.float64]) -> Measured:
