@@ -14,7 +14,7 @@ from .profiler import SESSIONS, Device, Measured
 from .table import work
 from .targets import timed
 
-FINAL_SESSIONS = 15
+FINAL_SESSIONS = 20
 
 
 class Measuring:
@@ -29,8 +29,8 @@ class Measuring:
         self.reference = self._read(whole, model, METRICS, FINAL_SESSIONS)[0]
 
     def of(self, network: Network, key: str, metrics: Iterable[str], sessions: int = SESSIONS) -> dict[str, float]:
-        """``METRICS`` of a cut network: latency always, but without patience where no target hangs on it; memory and
-        energy where they are asked for."""
+        """``METRICS`` of a cut network: latency always, but in haste where no target hangs on it; memory and energy
+        where they are asked for."""
         sessions = sessions if timed(metrics) else 1
         if (key, sessions) not in self._known:
             model = export(network, self.calibrate, self.output)

@@ -1,9 +1,9 @@
 """Hardware in the loop: latency, memory and energy of ONNX models through onnxruntime, on this CPU.
 
 One thread runs a model, and that thread's CPU time is what counts: other work on the machine then costs cache and
-clock, but no waiting. Both drift, so a model runs in turns with the reference (the uncompressed model), rounds in which
-that one is slowed do not count, the median of the other ratios is taken, and milliseconds are that ratio times what the
-reference takes when it is left alone.
+clock, but no waiting. Both drift, so a model runs in turns with the reference (the uncompressed model) and its time is
+told as a share of the reference's; milliseconds are that share of what the reference took when the device was first
+asked. Of both times a low quantile counts, since noise only adds.
 """
 
 from __future__ import annotations
@@ -27,15 +27,13 @@ SLICE_MS = 3.0
 """A model runs at least so long before the other has its turn."""
 ROUNDS, SESSIONS = 5, 5
 """A model is measured in several sessions, because where its memory happens to lie matters; each has so many rounds."""
-DISTURBED = 1.1
-"""Rounds in which the reference took so many times longer do not count, nor sessions that are mostly such rounds. On a
-shared core there are seconds in which everything is slower, small models by more than large ones, so that a ratio alone
-does not undo it."""
-PATIENCE = 3
-"""Quiet sessions are waited for in at most so many times those asked for; if under a third are found, all count. Where
-fewer than SESSIONS are asked for, as for blocks, which are many, none are waited for."""
-PAUSE = 0.2
-"""Seconds to wait after a disturbed session."""
+LOW = 0.1
+"""The quantile of all rounds that counts. What else runs on the machine slows small models by more than large ones, so
+that the median of ratios moves with it; the least time is what luck makes of it."""
+PAUSE = 0.1
+"""Seconds between sessions of whole models: disturbances last for about a second. Blocks, for which fewer than SESSIONS
+are asked for, are many and do not wait."""
+RESAMPLES = 200
 HELD_BYTES = 1 << 28
 """Models whose sessions are held at the same time, so that they lie in different places; one at least."""
 RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
@@ -105,38 +103,28 @@ class LocalDevice:
         self.batch = batch
         self.name = f"{_processor()}, onnxruntime {onnxruntime.__version__}, batch {batch}, one thread"
         self._reference: Callable[[], Any] | None = None
-        self._reference_ms = self._quiet_ms = 0.0
+        self._reference_ms = 0.0
 
     def refer(self, model: bytes) -> Measured:
         run = runner(model, self.batch)
         times, found = _repeats(run), list[float]()
-        for _ in range(PATIENCE * SESSIONS):
+        for _ in range(4 * SESSIONS):
             found += [_slice(run, times) for _ in range(ROUNDS)]
             time.sleep(PAUSE)
-        # Noise only adds: the least but one is what an undisturbed machine takes.
-        self._reference, self._reference_ms = run, sorted(found)[1]
-        self._quiet_ms = self._reference_ms
+        self._reference, self._reference_ms = run, float(np.quantile(found, LOW))
         return Measured(self._reference_ms, min(found), float(np.median(found)))
 
     def latency(self, model: bytes, sessions: int = SESSIONS) -> Measured:
         if self._reference is None:
             raise RunError("the device has no reference yet: refer() comes first")
         runs = [runner(model, self.batch) for _ in range(max(1, min(sessions, HELD_BYTES // max(1, len(model)))))]
-        quiet, every = list[float](), list[float]()
-        patient = sessions >= SESSIONS
-        for i in range(PATIENCE * sessions if patient else sessions):
-            own, other = interleaved(runs[i % len(runs)], self._reference, ROUNDS)
-            self._quiet_ms = min(self._quiet_ms, float(np.median(other)))
-            calm = other <= DISTURBED * self._quiet_ms
-            every.append(float(np.median(own / other)))
-            if 2 * calm.sum() > ROUNDS:
-                quiet.append(float(np.median((own / other)[calm])))
-            elif patient:
+        found = []
+        for i in range(sessions):
+            found.append(interleaved(runs[i % len(runs)], self._reference, ROUNDS))
+            if sessions >= SESSIONS:
                 time.sleep(PAUSE)
-            if i + 1 >= sessions and 2 * len(quiet) >= sessions:
-                break
-        # Rounds of one session are alike; its median counts once, or the interval would be too narrow.
-        return median(quiet if 3 * len(quiet) >= sessions else every).times(self._reference_ms)
+        own, other = np.array(found).transpose(1, 0, 2)
+        return share(own, other).times(self._reference_ms)
 
     def memory(self, model: bytes) -> float:
         done = subprocess.run(
@@ -213,6 +201,16 @@ def interleaved(
         for which in (0, 1) if i % 2 else (1, 0):
             found[which, i] = _slice(run, times) if which == 0 else _slice(reference, other)
     return found[0], found[1]
+
+
+def share(own: NDArray[np.float64], other: NDArray[np.float64]) -> Measured:
+    """What ``own`` takes of ``other``, both (sessions, rounds): the ratio of their ``LOW`` quantiles. The interval is
+    of a bootstrap over sessions: rounds of one session are alike."""
+    drawn = np.random.default_rng(0).integers(0, len(own), (RESAMPLES, len(own)))
+    each = np.quantile(own[drawn], LOW, (1, 2)) / np.quantile(other[drawn], LOW, (1, 2))
+    value = float(np.quantile(own, LOW) / np.quantile(other, LOW))
+    low, high = np.percentile(each, [2.5, 97.5])
+    return Measured(value, min(value, float(low)), max(value, float(high)))
 
 
 def median(values: Sequence[float] | NDArray[np.float64]) -> Measured:

@@ -8,5 +8,4 @@ from tuwen.trainers.compression import profiler
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     """A busy machine is not waited for: what these tests hold latencies against is coarse."""
-    monkeypatch.setattr(profiler, "PATIENCE", 1)
     monkeypatch.setattr(profiler, "PAUSE", 0.0)
