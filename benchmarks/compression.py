@@ -296,7 +296,7 @@ def flops(bench: Bench, given: argparse.Namespace) -> list[str]:
         drawn = random_decisions(search, rng, int8=i % 2 == 1)
         search.costs.apply(drawn, search.saliency.order)
         made = cut(search.network, search.gates, search.calibrate[:1])
-        measured = others["measuring"].of(made, f"{i}", ())
+        measured = others["measuring"].of(made, f"{i}", ("latency_ms",))
         found.append(
             (measured["mflops"] / reference["mflops"], measured["latency_ms"] / reference["latency_ms"], i % 2)
         )

@@ -19,13 +19,13 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from ...pipeline.errors import RunError, TuwenError, UsageError
-from .profiler import ROUNDS, Device, LocalDevice, Measured
+from .profiler import SESSIONS, Device, LocalDevice, Measured
 
 MOST_BYTES = 1 << 29
 """Of one request."""
 SECONDS = 300.0
 """Patience of the asking side."""
-MOST_ROUNDS = 1000
+MOST_SESSIONS = 1000
 
 
 class RemoteDevice:
@@ -37,8 +37,8 @@ class RemoteDevice:
         self.address, self.token = address.rstrip("/"), token
         self.name = str(self._ask("name", b"")["name"])
 
-    def latency(self, model: bytes, rounds: int = ROUNDS) -> Measured:
-        return Measured(*self._ask("latency", model, rounds)["measured"])
+    def latency(self, model: bytes, sessions: int = SESSIONS) -> Measured:
+        return Measured(*self._ask("latency", model, sessions)["measured"])
 
     def refer(self, model: bytes) -> Measured:
         return Measured(*self._ask("refer", model)["measured"])
@@ -50,8 +50,8 @@ class RemoteDevice:
         found = self._ask("energy", model)["measured"]
         return Measured(*found) if found else None
 
-    def _ask(self, what: str, model: bytes, rounds: int = ROUNDS) -> dict[str, Any]:
-        body = json.dumps({"model": base64.b64encode(model).decode(), "rounds": rounds}).encode()
+    def _ask(self, what: str, model: bytes, sessions: int = SESSIONS) -> dict[str, Any]:
+        body = json.dumps({"model": base64.b64encode(model).decode(), "sessions": sessions}).encode()
         headers = {"Content-Type": "application/json", "Authorization": f"Bearer {self.token}"}
         request = urllib.request.Request(f"{self.address}/{what}", body, headers)
         try:
@@ -96,19 +96,19 @@ def server(port: int, host: str = "127.0.0.1", token: str = "", device: Device |
                 try:
                     told = json.loads(self.rfile.read(length))
                     model = base64.b64decode(told["model"], validate=True)
-                    rounds = min(MOST_ROUNDS, max(1, int(told.get("rounds", ROUNDS))))
+                    sessions = min(MOST_SESSIONS, max(1, int(told.get("sessions", SESSIONS))))
                 except (ValueError, KeyError, TypeError, AttributeError):
-                    self._answer(400, {"error": "expected JSON with model (base64) and rounds"})
+                    self._answer(400, {"error": "expected JSON with model (base64) and sessions"})
                     return
                 with lock:
-                    self._measure(self.path.strip("/"), model, rounds)
+                    self._measure(self.path.strip("/"), model, sessions)
 
-        def _measure(self, what: str, model: bytes, rounds: int) -> None:
+        def _measure(self, what: str, model: bytes, sessions: int) -> None:
             try:
                 if what == "name":
                     self._answer(200, {"name": own.name})
                 elif what == "latency":
-                    self._answer(200, {"measured": own.latency(model, rounds)})
+                    self._answer(200, {"measured": own.latency(model, sessions)})
                 elif what in ("refer", "memory", "energy"):
                     self._answer(200, {"measured": getattr(own, what)(model)})
                 else:

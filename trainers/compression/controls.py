@@ -8,7 +8,8 @@ distillation
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+import itertools
+from collections.abc import Callable, Iterator, Mapping
 from itertools import islice
 from typing import Any
 
@@ -20,14 +21,15 @@ from .costs import METRICS, Decisions
 from .export import in_fp32
 from .gates import cut
 from .leaves import Leaf, PatchEmbedding, TokenEmbedding
-from .measure import FINAL_ROUNDS
+from .measure import FINAL_SESSIONS
 from .network import Network
 from .saliency import Saliency
 from .search import Search, finetune, training
 from .tasks import Batch
 
-TRIES, SHARES = 9, 200
-CLOSE = 0.01
+TRIES, SHARES, PHASES = 12, 100, 8
+CLOSE = 0.02
+"""As near as the search itself has to come (``CompressConfig.tolerance``); noise is about one percent."""
 GOLDEN = 0.618
 """Its multiples spread evenly over the unit interval."""
 
@@ -41,13 +43,8 @@ def uniform(search: Search, batches: Iterator[Batch], metric: str = "latency_ms"
     rank.update([*islice(batches, search.config.score_batches)], search.decisions)
     search.saliency.order = rank.order
 
-    def scaled(share: float) -> Decisions:
-        made = search.costs.whole()
-        for i, (name, allowed) in enumerate(search.costs.allowed.items()):
-            # Equal widths round at different shares, so that their sum can meet a target.
-            wanted = share * allowed[-1] + (GOLDEN * i % 1 - 0.5) * search.gates.gates[name].granule
-            made.widths[name] = min(range(len(allowed)), key=lambda k: abs(allowed[k] - wanted))
-        return made
+    def scaled(share: float, phase: float) -> Decisions:
+        return _rounded(search, {n: share * gate.size for n, gate in search.gates.gates.items()}, phase)
 
     made = _fitted(search, scaled, metric)
     untrained = copy.deepcopy(made)
@@ -60,14 +57,11 @@ def sequential(search: Search, batches: Iterator[Batch], metric: str = "latency_
     search.saliency.order = {name: _magnitudes(search, name).argsort(descending=True) for name in search.costs.allowed}
     sizes = {name: _magnitudes(search, name).sort(descending=True)[0] for name in search.costs.allowed}
 
-    def pruned(share: float) -> Decisions:
+    def pruned(share: float, phase: float) -> Decisions:
         """The channels over one threshold of weights relative to their gate's mean; ``share`` of all are over it."""
         relative = {n: s / s.mean() for n, s in sizes.items()}
         threshold = torch.cat([*relative.values()]).quantile(1 - share)
-        made = search.costs.whole()
-        for name, allowed in search.costs.allowed.items():
-            kept = int((relative[name] > threshold).sum())
-            made.widths[name] = min(range(len(allowed)), key=lambda i: abs(allowed[i] - kept))
+        made = _rounded(search, {n: float((r > threshold).sum()) for n, r in relative.items()}, phase)
         made.bits = {key: (True,) * len(bits) for key, bits in made.bits.items()}
         return made
 
@@ -80,21 +74,31 @@ def sequential(search: Search, batches: Iterator[Batch], metric: str = "latency_
     return made
 
 
-def _fitted(search: Search, decisions: Callable[[float], Decisions], metric: str) -> Network:
+def _rounded(search: Search, widths: Mapping[str, float], phase: float) -> Decisions:
+    """Widths near those wanted; equal ones round up or down by turns, so that a target can be met."""
+    made = search.costs.whole()
+    for i, (name, allowed) in enumerate(search.costs.allowed.items()):
+        wanted = widths[name] + ((GOLDEN * i + phase) % 1 - 0.5) * search.gates.gates[name].granule
+        made.widths[name] = int(np.abs(np.array(allowed) - wanted).argmin())
+    return made
+
+
+def _fitted(search: Search, decisions: Callable[[float, float], Decisions], metric: str) -> Network:
     """The network of the share whose measured cost is closest to the target.
 
     Costs are no smooth function of the share: all shares are predicted, the nearest is measured, which corrects the
     prediction, and so on.
     """
     target, index = search.targets[metric], METRICS.index(metric)
-    every = {made.key(): made for made in map(decisions, np.linspace(0.02, 1, SHARES))}
+    tried = itertools.product(np.linspace(0.02, 1, SHARES), np.linspace(0, 1, PHASES, endpoint=False))
+    every = {made.key(): made for made in itertools.starmap(decisions, tried)}
     found: dict[str, float] = {}
     for _ in range(TRIES):
         left = [k for k in every if k not in found]
         if not left or min(found.values(), default=1.0) < CLOSE:
             break
         key = min(left, key=lambda k: abs(float(search.costs.total(every[k])[index]) / target - 1))
-        found[key] = abs(search.measure(every[key], 0, FINAL_ROUNDS)[metric] / target - 1)
+        found[key] = abs(search.measure(every[key], 0, FINAL_SESSIONS)[metric] / target - 1)
     best = every[min(found, key=lambda k: found[k])]
     search.decisions = best
     search.costs.apply(best, search.saliency.order)

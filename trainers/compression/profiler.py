@@ -1,9 +1,9 @@
 """Hardware in the loop: latency, memory and energy of ONNX models through onnxruntime, on this CPU.
 
 One thread runs a model, and that thread's CPU time is what counts: other work on the machine then costs cache and
-clock,
-but no waiting. Both drift, so a model runs in turns with the reference (the uncompressed model), the median of the
-ratios is taken, and milliseconds are that ratio times what the reference took when the device was first asked.
+clock, but no waiting. Both drift, so a model runs in turns with the reference (the uncompressed model) and its time is
+told as a share of the reference's; milliseconds are that share of what the reference took when the device was first
+asked. Of both times a low quantile counts, since noise only adds.
 """
 
 from __future__ import annotations
@@ -25,8 +25,17 @@ from ...pipeline.errors import RunError
 
 SLICE_MS = 3.0
 """A model runs at least so long before the other has its turn."""
-ROUNDS = 21
-SESSIONS = 3
+ROUNDS, SESSIONS = 5, 5
+"""A model is measured in several sessions, because where its memory happens to lie matters; each has so many rounds."""
+LOW = 0.1
+"""The quantile of all rounds that counts. What else runs on the machine slows small models by more than large ones, so
+that the median of ratios moves with it; the least time is what luck makes of it."""
+PAUSE = 0.1
+"""Seconds between sessions of whole models: disturbances last for about a second. Blocks, for which fewer than SESSIONS
+are asked for, are many and do not wait."""
+RESAMPLES = 200
+HELD_BYTES = 1 << 28
+"""Models whose sessions are held at the same time, so that they lie in different places; one at least."""
 RAPL = Path("/sys/class/powercap/intel-rapl:0/energy_uj")
 ENERGY_SECONDS = 1.0
 
@@ -49,7 +58,7 @@ print(told("VmHWM") - before)
 
 
 class Measured(NamedTuple):
-    """A median with the 95 % interval of the median (order statistics)."""
+    """A figure with its 95 % interval."""
 
     value: float
     low: float
@@ -68,7 +77,7 @@ class Device(Protocol):
 
     name: str
 
-    def latency(self, model: bytes, rounds: int = ROUNDS) -> Measured:
+    def latency(self, model: bytes, sessions: int = SESSIONS) -> Measured:
         """Milliseconds of one run."""
         ...
 
@@ -98,18 +107,24 @@ class LocalDevice:
 
     def refer(self, model: bytes) -> Measured:
         run = runner(model, self.batch)
-        alone = sorted(_slice(run, _repeats(run)) for _ in range(2 * ROUNDS))
-        # Noise only adds: the lower quartile is what the machine does when it is left alone.
-        self._reference, self._reference_ms = run, alone[len(alone) // 4]
-        return Measured(self._reference_ms, alone[0], alone[len(alone) // 2])
+        times, found = _repeats(run), list[float]()
+        for _ in range(4 * SESSIONS):
+            found += [_slice(run, times) for _ in range(ROUNDS)]
+            time.sleep(PAUSE)
+        self._reference, self._reference_ms = run, float(np.quantile(found, LOW))
+        return Measured(self._reference_ms, min(found), float(np.median(found)))
 
-    def latency(self, model: bytes, rounds: int = ROUNDS) -> Measured:
+    def latency(self, model: bytes, sessions: int = SESSIONS) -> Measured:
         if self._reference is None:
             raise RunError("the device has no reference yet: refer() comes first")
-        # Where a session's memory happens to lie matters too, so that several have their turn.
-        sessions = SESSIONS if rounds >= ROUNDS else 1
-        ratios = [interleaved(runner(model, self.batch), self._reference, rounds // sessions) for _ in range(sessions)]
-        return median(np.concatenate(ratios)).times(self._reference_ms)
+        runs = [runner(model, self.batch) for _ in range(max(1, min(sessions, HELD_BYTES // max(1, len(model)))))]
+        found = []
+        for i in range(sessions):
+            found.append(interleaved(runs[i % len(runs)], self._reference, ROUNDS))
+            if sessions >= SESSIONS:
+                time.sleep(PAUSE)
+        own, other = np.array(found).transpose(1, 0, 2)
+        return share(own, other).times(self._reference_ms)
 
     def memory(self, model: bytes) -> float:
         done = subprocess.run(
@@ -176,15 +191,26 @@ def feeds(made: Any, batch: int) -> dict[str, NDArray[Any]]:
     return found
 
 
-def interleaved(run: Callable[[], Any], reference: Callable[[], Any], rounds: int) -> NDArray[np.float64]:
-    """(rounds,) ratios of the CPU time of ``run`` and ``reference``, which take turns."""
+def interleaved(
+    run: Callable[[], Any], reference: Callable[[], Any], rounds: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """(rounds,) milliseconds of ``run`` and of ``reference``, which take turns, each in CPU time of this thread."""
     times, other = _repeats(run), _repeats(reference)
-    ratios = []
+    found = np.empty((2, rounds))
     for i in range(rounds):
-        pair = [(run, times), (reference, other)]
-        first, second = (_slice(*one) for one in (pair if i % 2 else pair[::-1]))
-        ratios.append(first / second if i % 2 else second / first)
-    return np.array(ratios)
+        for which in (0, 1) if i % 2 else (1, 0):
+            found[which, i] = _slice(run, times) if which == 0 else _slice(reference, other)
+    return found[0], found[1]
+
+
+def share(own: NDArray[np.float64], other: NDArray[np.float64]) -> Measured:
+    """What ``own`` takes of ``other``, both (sessions, rounds): the ratio of their ``LOW`` quantiles. The interval is
+    of a bootstrap over sessions: rounds of one session are alike."""
+    drawn = np.random.default_rng(0).integers(0, len(own), (RESAMPLES, len(own)))
+    each = np.quantile(own[drawn], LOW, (1, 2)) / np.quantile(other[drawn], LOW, (1, 2))
+    value = float(np.quantile(own, LOW) / np.quantile(other, LOW))
+    low, high = np.percentile(each, [2.5, 97.5])
+    return Measured(value, min(value, float(low)), max(value, float(high)))
 
 
 def median(values: Sequence[float] | NDArray[np.float64]) -> Measured:

@@ -22,15 +22,15 @@ from ..edge.student import DistilConfig, minimise
 from .costs import METRICS, Costs, Decisions
 from .export import in_fp32
 from .gates import Gates, cut
-from .measure import FINAL_ROUNDS, Measuring
+from .measure import FINAL_SESSIONS, Measuring
 from .network import NONE, Network
-from .profiler import ROUNDS
+from .profiler import SESSIONS
 from .saliency import Saliency, probing, teach
 from .solve import Losses, Problem, changes
 from .table import Table
 from .tasks import Batch, Task
 
-BISECTIONS, MOVES = 7, 4
+BISECTIONS, MOVES = 7, 6
 Tell = Callable[[dict[str, Any]], None]
 Judge = Callable[[Callable[[Tensor], Tensor]], float]
 """The quality of a model, given as a call."""
@@ -166,11 +166,11 @@ class Search:
         if self.tell:
             self.tell(self.history[-1])
 
-    def measure(self, decisions: Decisions, step: int, rounds: int = ROUNDS) -> dict[str, float]:
+    def measure(self, decisions: Decisions, step: int, sessions: int = SESSIONS) -> dict[str, float]:
         """Measure decisions as they would ship, and correct the table by it."""
         self.costs.apply(decisions, self.saliency.order)
         made = cut(self.network, self.gates, self.calibrate[:1])
-        measured = self.measuring.of(made, decisions.key(), self.targets, rounds)
+        measured = self.measuring.of(made, decisions.key(), self.targets, sessions)
         self.costs.correct(decisions, measured, step)
         return measured
 
@@ -179,7 +179,7 @@ class Search:
         tried: list[tuple[float, Decisions]] = []
 
         def excess(decisions: Decisions, how: str) -> float:
-            measured = self.measure(decisions, step, FINAL_ROUNDS)
+            measured = self.measure(decisions, step, FINAL_SESSIONS)
             worst = max(measured[n] / t for n, t in self.targets.items()) - 1
             tried.append((worst, decisions))
             self.fits.append({"how": how, "excess": worst, **measured})
@@ -206,8 +206,10 @@ class Search:
             moves = [m for m in changes(self.costs, made, self.problem.pinned) if m.key() not in known]
             if not moves:
                 break
-            self.measure(made, step, FINAL_ROUNDS)  # corrected where the moves start
-            predicted = [float(self.problem.violation(m, bound).max()) for m in moves]
+            # The table says how far a move goes from what was measured where it starts.
+            start_at = np.array([self.measure(made, step, FINAL_SESSIONS)[n] for n in self.targets])
+            anchor = start_at / (bound * (1 + self.problem.violation(made, bound)))
+            predicted = [float((anchor * (1 + self.problem.violation(m, bound)) - 1).max()) for m in moves]
             near = [i for i, p in enumerate(predicted) if -tolerance <= p <= 0]
             pick = (
                 min(near, key=lambda i: self.losses_now.of(self.costs, moves[i]))

@@ -26,7 +26,7 @@ from .profiler import Device, Measured, digest, identity
 
 CELL = ("latency_ms", "mflops", "size_mb", "memory_mb")
 """Of a cell; its memory is that of the activations alive at once."""
-CELL_ROUNDS = 9
+CELL_SESSIONS = 4
 COPIES = 4
 """A residual branch is measured so many times in a row: what a model pays once, where blocked layouts or integers
 begin and end, is then not charged to every block."""
@@ -82,7 +82,7 @@ class Table:
             copies = len(made)
             each = [0.0, 0.0, 0.0]
             if self.timed:
-                found = self.device.latency(export(made, given), CELL_ROUNDS)
+                found = self.device.latency(export(made, given), CELL_SESSIONS)
                 each = [max(1e-5, (ms - self.idle_ms) / copies) for ms in found]
             macs, live = work(made, given[:1])
             cost = [2e-6 * macs / copies, weight_bytes(made) / 1e6 / copies, 4e-6 * live]

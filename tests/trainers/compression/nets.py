@@ -13,7 +13,7 @@ from torch import Tensor
 from tuwen.trainers.compression import designs
 from tuwen.trainers.compression.designs import Units, unit
 from tuwen.trainers.compression.network import Network
-from tuwen.trainers.compression.profiler import ROUNDS, Measured, digest
+from tuwen.trainers.compression.profiler import SESSIONS, Measured, digest
 from tuwen.trainers.compression.table import Bits, Place, Table, _told, alone, work
 
 
@@ -74,7 +74,7 @@ class Stub:
 
     name = "stub"
 
-    def latency(self, model: bytes, rounds: int = ROUNDS) -> Measured:
+    def latency(self, model: bytes, sessions: int = SESSIONS) -> Measured:
         ms = len(model) / 1e3 if len(model) > 200 else 0.0
         return Measured(ms, 0.9 * ms, 1.1 * ms)
 

@@ -15,7 +15,7 @@ from tuwen.trainers.compression import agent
 from tuwen.trainers.compression.designs import super_resolution
 from tuwen.trainers.compression.export import export
 from tuwen.trainers.compression.network import Network
-from tuwen.trainers.compression.profiler import LocalDevice, Measured, identity, interleaved, median, runner
+from tuwen.trainers.compression.profiler import LocalDevice, Measured, identity, interleaved, median, runner, share
 
 
 def model(width: int) -> bytes:
@@ -34,8 +34,20 @@ def test_ratios_are_of_the_work_done() -> None:
     def work(n: int) -> None:
         sum(range(n))
 
-    ratios = interleaved(lambda: work(40_000), lambda: work(10_000), 15)
-    assert 3 < np.median(ratios) < 5
+    own, other = interleaved(lambda: work(40_000), lambda: work(10_000), 15)
+    assert 3 < np.median(own / other) < 5
+
+
+def test_a_busy_machine_does_not_change_a_share() -> None:
+    """Half of the time everything is slower, the small model by twice as much."""
+    rng = np.random.default_rng(0)
+    slow = np.arange(20)[:, None] % 2
+    other = (1 + 0.3 * slow) * (1 + rng.exponential(0.02, (20, 5)))
+    own = 0.2 * (1 + 0.6 * slow) * (1 + rng.exponential(0.04, (20, 5)))
+    assert np.median(own / other) > 0.215, "the median of ratios is what noise makes of it"
+    value, low, high = share(own, other)
+    assert value == pytest.approx(0.2, rel=0.02)
+    assert 0.19 < low <= value <= high < 0.21
 
 
 def test_a_larger_model_takes_longer_and_more_memory() -> None:
