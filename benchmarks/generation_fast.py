@@ -132,7 +132,7 @@ def judged(bench: Bench, found: dict[tuple[str, int], Row]) -> None:
         gap = farther(row, twice, bench.scorer_rows)
         print(
             f"  {n} steps: {fewer:.0f}x fewer passes (8x asked), Fréchet {more:+.1%} of the base's (+10 % asked), "
-            f"{gap} of the base's at {twice.passes} passes (all under 0 asked), {faster:.1f}x faster in seconds (4x asked)"
+            f"{gap} of the base's at {twice.passes} passes (all under 0 asked), {faster:.1f}x faster (4x asked)"
         )
         students.append(fewer >= 8 and more <= 0.1 and gap.high < 0 and faster >= 4)
     held = " and ".join(str(n) for n, good in zip((8, 4, 2), students, strict=True) if good)
