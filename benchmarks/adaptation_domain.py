@@ -106,7 +106,7 @@ def one_seed(seed: int) -> dict[str, dict[str, float]]:
         own, others = lora.shared(BATCH, way.replay)
         stream = tuning.mixed(new.batches(own, seed + 1), old.batches(others, seed + 2) if others else None)
         train = RetrievalConfig(steps=TUNED, learning_rate=rate, warmup=10, seed=seed, threshold_weight=0.0)
-        tuning.adapt(model, tokenize, stream, train, way, ADAPTERS)
+        tuning.adapt(model, tokenize, stream, train, way, ADAPTERS, replayed=others)
         found[name] = both_scores(model)
     return found
 

@@ -42,7 +42,7 @@ class DomainConfig:
     replay: float = 0.5
     """Share of each batch that comes from the old shards, where those are given."""
     keep: float = 1.0
-    """Weight of learning without forgetting; 0 leaves it out."""
+    """Weight of learning without forgetting, on the old pairs where there is replay; 0 leaves it out."""
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,13 @@ SECTIONS: dict[str, type[Any]] = {
 }
 
 
-def keeping(weight: float, before: nn.Module | None) -> type[Loop]:
+def keeping(weight: float, before: nn.Module | None, replayed: int = 0) -> type[Loop]:
     """A loop with learning without forgetting of ``weight``; ``before`` is the old model, None the model itself with
-    its adapters switched off."""
+    its adapters switched off.
+
+    The last ``replayed`` pairs of a batch are old ones. Where there are any, what the old model says of them alone is
+    kept: what it says of the new ones is what is to be changed.
+    """
 
     class Keeping(Loop):
         @torch.no_grad()
@@ -84,9 +88,9 @@ def keeping(weight: float, before: nn.Module | None) -> type[Loop]:
 
         def objective(self, rows: Rows, groups: dict[str, Tensor]) -> dict[str, Tensor]:
             losses = super().objective(rows, groups)
-            scale = rows["before_scale"][0]
-            was = scale * rows["before_image"] @ rows["before_text"].T
-            now = scale * rows["image"] @ rows["text"].T
+            scale, held = rows["before_scale"][0], slice(-replayed, None)
+            was = scale * rows["before_image"][held] @ rows["before_text"][held].T
+            now = scale * rows["image"][held] @ rows["text"][held].T
             kept = (lora.kept_choices(now, was) + lora.kept_choices(now.T, was.T)) / 2
             return losses | {"keep": kept, "loss": losses["loss"] + weight * kept}
 
@@ -121,14 +125,18 @@ def adapt(
     tell: Callable[[dict[str, Any]], None] | None = None,
     world: World = ALONE,
     save_to: Path | None = None,
+    replayed: int = 0,
 ) -> list[dict[str, Any]]:
-    """Tune ``model`` in place on mixed batches; its layout is the same afterwards. ``save_to`` gets the adapters."""
+    """Tune ``model`` in place on mixed batches; its layout is the same afterwards. ``save_to`` gets the adapters.
+
+    ``replayed`` says how many pairs at the end of each batch of this rank are old ones.
+    """
     before = None
     if domain.adapters:
         lora.attach(model, adapters, config.seed)
     elif domain.keep:
         before = lora.frozen_copy(model).to(world.device)
-    make = keeping(domain.keep, before) if domain.keep else Loop
+    make = keeping(domain.keep, before, replayed) if domain.keep else Loop
     records = fit(model, tokenize, batches, config, log, world=world, tell=tell, make=make)
     if domain.adapters:
         if save_to is not None:
@@ -189,6 +197,7 @@ def tune(
         log=out / "train.jsonl",
         tell=tell,
         save_to=out / "adapter",
+        replayed=others if past else 0,
     )
     towers.save_weights(tuned, out)
     facts: dict[str, Any] = {

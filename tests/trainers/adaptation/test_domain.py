@@ -11,6 +11,7 @@ from tests.conftest import here
 from tuwen.sample_data.shards import write_shards
 from tuwen.trainers import lora, towers
 from tuwen.trainers.adaptation import domain
+from tuwen.trainers.distributed import ALONE
 from tuwen.trainers.retrieval import RetrievalConfig
 from tuwen.trainers.stream import Pairs
 from tuwen.trainers.towers import ModelConfig
@@ -67,6 +68,23 @@ def test_keeping_costs_nothing_at_first_and_holds_the_model_later(adapters: bool
         assert ("keep" in records[0]) == bool(keep)
     assert moved[0] > 1e-3
     assert records[-1]["keep"] < records[1]["keep"] * 3
+
+
+def test_with_replay_only_what_the_old_model_says_of_old_pairs_is_kept(folder: Path) -> None:
+    model, tokenize, _ = towers.build(folder, 0, str(folder))
+    config = RetrievalConfig(threshold_weight=0.0)
+    loop = domain.keeping(1.0, model, replayed=2)(model, tokenize, config, ALONE)
+    draw = torch.Generator().manual_seed(0)
+    rows = {n: torch.randn(4, 16, generator=draw) for n in ("image", "text", "before_image", "before_text")}
+    rows |= {"before_scale": torch.ones(4), "scale": torch.ones(())}
+    groups = {"captions": torch.arange(4)}
+
+    def kept(changed: slice) -> float:
+        before = rows["before_image"].clone()
+        before[changed] += 1
+        return float(loop.objective(rows | {"before_image": before}, groups)["keep"])
+
+    assert kept(slice(0, 2)) == kept(slice(0, 0)) != kept(slice(2, 4))
 
 
 def test_adapters_sit_where_they_are_called(folder: Path) -> None:
