@@ -22,7 +22,7 @@ from tuwen.trainers.generation.sampling import evaluations
 
 Drawer = Callable[..., Tensor]
 """Prompts, steps, weight and seed to images."""
-BASE, STUDENT, TOGETHER = "base", "+ guidance + steps", "+ pruning + guidance + steps"
+BASE, GUIDED, STUDENT, TOGETHER = "base", "+ guidance", "+ guidance + steps", "+ pruning + guidance + steps"
 EXPORTED = "the same, exported"
 
 
@@ -85,7 +85,7 @@ def part_fast(bench: Bench) -> dict[str, float]:
     small_fast = bench.kept("pruned-steps-4", lambda: halve(small_guided, 4))
     drawers: list[tuple[str, TextToImage, int]] = [
         *((BASE, start, n) for n in (plan.steps, 8, 4, 2)),
-        *(("+ guidance", guided, n) for n in (plan.steps, 8)),
+        *((GUIDED, guided, n) for n in (plan.steps, 8)),
         *((STUDENT, chain[n], n) for n in (8, 4, 2)),
         ("+ pruning", small, plan.steps),
         (TOGETHER, small_fast, 4),
@@ -126,24 +126,25 @@ def judged(bench: Bench, found: dict[tuple[str, int], Row]) -> None:
     origin = found[BASE, steps_]
     valid = found[BASE, 2].frechet > 1.1 * origin.frechet
     students = []
-    for n in (8, 4, 2):
-        row, twice = found[STUDENT, n], found[BASE, n]
+    candidates = ((GUIDED, 8), *((STUDENT, n) for n in (8, 4, 2)))
+    for name, n in candidates:
+        row, twice = found[name, n], found[BASE, n]
         fewer, more, faster = origin.passes / row.passes, row.frechet / origin.frechet - 1, origin.seconds / row.seconds
         gap = farther(row, twice, bench.scorer_rows)
         print(
-            f"  {n} steps: {fewer:.0f}x fewer passes (8x asked), Fréchet {more:+.1%} of the base's (+10 % asked), "
+            f"  {name}, {n} steps: {fewer:.0f}x fewer passes (8x asked), Fréchet {more:+.1%} of the base's (+10 % asked), "
             f"{gap} of the base's at {twice.passes} passes (all under 0 asked), {faster:.1f}x faster (4x asked)"
         )
         students.append(fewer >= 8 and more <= 0.1 and gap.high < 0 and faster >= 4)
-    held = " and ".join(str(n) for n, good in zip((8, 4, 2), students, strict=True) if good)
-    bench.verdict(f"a student has all of it (that of {held or 'no'} steps)", any(students), valid)
+    held = "; ".join(f"{name}, {n} steps" for (name, n), good in zip(candidates, students, strict=True) if good)
+    bench.verdict(f"a student has all of it ({held or 'none'})", any(students), valid)
     small = found["+ pruning", steps_]
     cost, more = origin.seconds / small.seconds, small.frechet / origin.frechet - 1
     bench.verdict(
         f"pruned: {cost:.2f}x per step, Fréchet {more:+.1%} (1.5x, +30 % asked)", cost >= 1.5 and more <= 0.3, valid
     )
     last = found[EXPORTED, 4]
-    seconds = [origin, found["+ guidance", steps_], found[STUDENT, 4], found[TOGETHER, 4], last]
+    seconds = [origin, found[GUIDED, steps_], found[STUDENT, 4], found[TOGETHER, 4], last]
     total = np.log(origin.seconds / last.seconds)
     parts = ", ".join(
         f"{name} {before.seconds / after.seconds:.2f}x ({np.log(before.seconds / after.seconds) / total:.0%})"
