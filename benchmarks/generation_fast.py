@@ -132,7 +132,8 @@ def judged(bench: Bench, found: dict[tuple[str, int], Row]) -> None:
         fewer, more, faster = origin.passes / row.passes, row.frechet / origin.frechet - 1, origin.seconds / row.seconds
         gap = farther(row, twice, bench.scorer_rows)
         print(
-            f"  {name}, {n} steps: {fewer:.0f}x fewer passes (8x asked), Fréchet {more:+.1%} of the base's (+10 % asked), "
+            f"  {name}, {n} steps: {fewer:.0f}x fewer passes (8x asked), "
+            f"Fréchet {more:+.1%} of the base's (+10 % asked), "
             f"{gap} of the base's at {twice.passes} passes (all under 0 asked), {faster:.1f}x faster (4x asked)"
         )
         students.append(fewer >= 8 and more <= 0.1 and gap.high < 0 and faster >= 4)
