@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -82,6 +83,7 @@ def test_the_network_learns_in_the_latents_of_a_vae(root: Path, tmp_path: Path) 
 
 def test_the_text_tower_of_the_retrieval_trainer_is_taken(root: Path, tmp_path: Path) -> None:
     kept = made(root, tmp_path / "kept", f"model.tower={root}/tower", "model.train_text=false")
+    clip: Any
     clip, tokenize, _ = towers.build(root / "tower", 0, str(root / "tower"))
     assert torch.equal(kept.ids([FULL]), tokenize([FULL]))
     with torch.no_grad():
