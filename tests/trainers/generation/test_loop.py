@@ -64,7 +64,7 @@ def test_a_stage_on_two_ranks_writes_one_model(ranks: Path) -> None:
     before, after = (model.load(ranks / name).unet.state_dict() for name in ("base", "tuned"))
     assert before.keys() == after.keys()
     assert not torch.equal(before["conv_in.weight"], after["conv_in.weight"])
-    with pytest.raises(UsageError, match="2 ranks, 1"):
+    with pytest.raises(UsageError, match="made by 2 ranks and 1 are here"):
         tuned(ranks)
 
 
