@@ -4,7 +4,7 @@ The dynamic layers are a colour matrix before the first convolution (3 x 3 and a
 and a scale and shift of each channel after each normalisation (FiLM, Perez et al. 2018, arXiv 1709.07871). To what a
 device is given the model adds a constant of its own (``common``), so that parameters that are all zero are the best
 that one set does for all devices: the static model. Captions and questions go through the yardstick's character
-transformer (``value_model``), which has no dynamic layers.
+transformer (``value.model``), which has no dynamic layers.
 """
 
 from __future__ import annotations

@@ -91,7 +91,8 @@ def train_student(
     if world.first:
         if fresh:
             shutil.rmtree(out, ignore_errors=True)
-        out.mkdir(parents=True, exist_ok=True)
+        # From the start, so that the folder is known again if the training ends before its first checkpoint.
+        (out / CHECKPOINTS).mkdir(parents=True, exist_ok=True)
     gather_objects(None)
     parts = {"student": asdict(config), "distil": asdict(distil), "fusion": asdict(fusion)}
     asked = {"teacher": fingerprint(str(folder)), **parts, "data": asdict(data) if data else {}}

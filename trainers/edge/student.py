@@ -153,6 +153,10 @@ def half(device: torch.device, config: DistilConfig) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=config.precision == "bf16")
 
 
+FREE = frozenset({"distil.log_every", "distil.checkpoint_every"})
+"""May differ between the two parts of an interrupted training."""
+
+
 class Kept(NamedTuple):
     """Where a training keeps its checkpoints, and by what a later one knows that it may go on from them."""
 
@@ -162,7 +166,7 @@ class Kept(NamedTuple):
 
     def left(self) -> tuple[list[int], int]:
         """The position of each reader, and the steps done; ([], 0) at the beginning."""
-        return checkpoints.left(checkpoints.latest(self.folder), self.settings, self.world)
+        return checkpoints.left(checkpoints.latest(self.folder), self.settings, self.world, FREE)
 
 
 class _State:

@@ -51,6 +51,9 @@ CONFIG = {
 }
 
 
+TOLD = {"rate": 1, "distil": {"checkpoint_every": 3}}
+
+
 def rows(n: int, d: int, seed: int) -> torch.Tensor:
     return F.normalize(torch.randn(n, d, generator=torch.Generator().manual_seed(seed)), dim=-1)
 
@@ -201,11 +204,11 @@ def test_an_interrupted_training_of_fusion_and_student_ends_in_the_same_weights(
         teacher = fused()
         prepare = Prepare((0.0,) * 3, (1 / 255,) * 3, lambda captions: batch(6)[1])
         config = DistilConfig(steps=8, warmup=2, log_every=2, checkpoint_every=3)
-        kept = Kept(folder / "fusion", {"rate": 1})
+        kept = Kept(folder / "fusion", TOLD)
         told = fit_fusion(teacher, prepare, stream(kept.left()[1]), config, folder / "fusion.jsonl", kept)
         torch.manual_seed(1)
         student = build(CONFIG)
-        kept = Kept(folder / "student", {"rate": 1})
+        kept = Kept(folder / "student", TOLD)
         learned = Teacher(teacher)
         batches = stream(kept.left()[1], most)
         told += fit_student(student, prepare, batches, config, learned, folder / "student.jsonl", kept=kept)
@@ -215,13 +218,15 @@ def test_an_interrupted_training_of_fusion_and_student_ends_in_the_same_weights(
         (tmp_path / name).mkdir()
     whole, records = trained(tmp_path / "whole")
     trained(tmp_path / "broken", most=5)  # its last checkpoint is after three steps
-    kept = Kept(tmp_path / "broken" / "student", {"rate": 1})
+    kept = Kept(tmp_path / "broken" / "student", TOLD)
     assert kept.left() == ([18], 3)
+    oftener = kept._replace(settings=TOLD | {"distil": {"checkpoint_every": 2}})
+    assert oftener.left() == ([18], 3)
     again, told = trained(tmp_path / "broken")
     assert all(torch.equal(a, b) for a, b in zip(whole, again, strict=True))
     assert [{**r, "seconds": 0} for r in told] == [{**r, "seconds": 0} for r in records]
     with pytest.raises(UsageError, match=r"other settings \(rate: 1, 2.*--fresh"):
-        kept._replace(settings={"rate": 2}).left()
+        kept._replace(settings=TOLD | {"rate": 2}).left()
     with pytest.raises(UsageError, match="made by 1 ranks and 2 are here"):
         kept._replace(world=World(0, 2, torch.device("cpu"))).left()
 
@@ -259,6 +264,9 @@ def test_a_student_is_trained_exported_quantised_and_searched_with(tmp_path: Pat
         *("fusion.width=16", "fusion.layers=1", "fusion.candidates=2"),
     )
     words = ("train", "retrieval", tmp_path / "shards", "-o", out, "--student", "embedded", "--json")
+    # What a training leaves that was killed before its first checkpoint.
+    (out / "checkpoints").mkdir(parents=True)
+    (out / "fusion.jsonl").write_text('{"step": 0}\n')
     told = json.loads(here(*words, *(w for s in sets for w in ("--set", s))).stdout)
     assert told["share"] <= 0.05 and told == json.loads((out / "student.json").read_text())
     assert [told["last"][k]["step"] for k in ("fusion", "student")] == [1, 3]
