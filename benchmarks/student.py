@@ -20,7 +20,6 @@ most of them for the fused teacher's students and those of a quarter. Times are 
 from __future__ import annotations
 
 import argparse
-import io
 import json
 import platform
 import sys
@@ -37,6 +36,8 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from PIL import Image
+from student_speed import speed
+from student_table import Score, Table
 from torch import Tensor
 
 from tuwen.sample_data.draw import render
@@ -47,16 +48,12 @@ from tuwen.scoring.onnx_scorer import OnnxScorer
 from tuwen.scoring.scorer import embedded_folder, fingerprint, load_scorer, model_and_tokenizer
 from tuwen.trainers.edge.export import quantise
 from tuwen.trainers.edge.fusion import FusedTeacher, FusionConfig, Towers, closest, encode
-from tuwen.trainers.edge.index import Entry, Photo
 from tuwen.trainers.edge.make import build, save, shrink, teacher_config, towers
-from tuwen.trainers.edge.search import Matrix, photo_vector
 from tuwen.trainers.edge.student import DistilConfig, Targets, Teacher, minimise, parameters, student_losses
 from tuwen.trainers.retrieval import caption_group
 
 TEACHER_SIDE, SIDE = 64, 32
 NOISE = 0.3
-Score = NDArray[np.float64]
-"""(scenes,) share of the two questions about a scene that were answered rightly at first rank."""
 
 
 class World(NamedTuple):
@@ -258,61 +255,28 @@ class Bench:
         return ranked(torch.from_numpy(image @ text.T), self.test.groups)
 
 
-def bootstrap(values: Callable[[NDArray[np.int64], NDArray[np.int64]], float], seeds: int, scenes: int) -> str:
-    """A value and its 95 % interval over resampled seeds and scenes."""
-    rng = np.random.default_rng(0)
-    drawn = [values(rng.integers(0, seeds, seeds), rng.integers(0, scenes, scenes)) for _ in range(2000)]
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return f"{values(np.arange(seeds), np.arange(scenes)):6.1f}  [{low:6.1f}, {high:6.1f}]"
-
-
-class Table:
-    """Scores by name, (seeds, scenes), and what is said of them."""
-
-    def __init__(self, seeds: int, scenes: int) -> None:
-        self.rows: dict[str, Score] = {}
-        self.shape = (seeds, scenes)
-        self.missed: list[str] = []
-
-    def put(self, name: str, scores: list[Score]) -> None:
-        """One model's scores, seed by seed."""
-        self.rows[name] = np.broadcast_to(np.stack(scores), self.shape)
-        print(f"{name:44} {self.interval(lambda s, q: 100 * self.mean(name, s, q))}", flush=True)
-
-    def interval(self, values: Callable[[NDArray[np.int64], NDArray[np.int64]], float]) -> str:
-        return bootstrap(values, *self.shape)
-
-    def mean(self, name: str, seeds: Any = slice(None), scenes: Any = slice(None)) -> float:
-        return float(self.rows[name][seeds][:, scenes].mean())
-
-    def gap(self, scratch: str) -> bool:
-        """Whether there is a gap of 5 points between ``scratch`` and the teacher."""
-        return self.mean("teacher") - self.mean(scratch) >= 0.05
-
-    def closed(self, name: str, scratch: str, goal: float) -> None:
-        """The share of the gap from scratch to teacher that a student closes."""
-
-        def share(s: Any, q: Any) -> float:
-            base = self.mean(scratch, s, q)
-            return 100 * (self.mean(name, s, q) - base) / max(1e-9, self.mean("teacher", s, q) - base)
-
-        self.verdict(f"{name}: gap closed, %", share, lambda v: v >= goal, f">= {goal:.0f}", self.gap(scratch))
-
-    def behind(self, name: str, other: str, goal: float, valid: bool) -> None:
-        """By how many points ``name`` is behind ``other``."""
-
-        def points(s: Any, q: Any) -> float:
-            return 100 * (self.mean(other, s, q) - self.mean(name, s, q))
-
-        self.verdict(f"{name}: points behind {other}", points, lambda v: v <= goal, f"<= {goal:.0f}", valid)
-
-    def verdict(self, name: str, values: Any, holds: Callable[[float], bool], goal: str, valid: bool) -> None:
-        """One line with its goal."""
-        met = holds(values(slice(None), slice(None)))
-        word = "INVALID" if not valid else "PASS" if met else "MISS"
-        if word != "PASS":
-            self.missed.append(name)
-        print(f"{name:64} {self.interval(values)}  goal {goal:6} {word}", flush=True)
+@torch.no_grad()
+def seen_before(bench: Bench, models: list[Any], name: str) -> None:
+    """Where a student falls short: its score on scenes that it was trained on, and how near each tower comes."""
+    held = bench.test
+    rows = torch.arange(min(len(held.ids), len(bench.train.ids)))
+    train = bench.train
+    own = train._replace(
+        images=train.images[rows], ids=train.ids[rows], groups=train.groups[rows], seen=train.seen.take(rows)
+    )
+    teacher = ranked(own.seen.image @ own.seen.text.T, own.groups).mean()
+    student = np.mean([score(model, own).mean() for model in models])
+    cosines = {
+        tower: np.mean([float((encoded * wanted).sum(1).mean()) for encoded in each])
+        for tower, wanted, each in (
+            ("image", held.seen.image, [m.encode_image(held.pixels(slice(None)), normalize=True) for m in models]),
+            ("text", held.seen.text, [m.encode_text(held.ids, normalize=True) for m in models]),
+        )
+    }
+    print(
+        f"  {name}, plain, on {len(rows)} scenes of its training: {100 * student:.1f}, teacher {100 * teacher:.1f}; on "
+        f"held-out scenes cosine with the teacher's image tower {cosines['image']:.3f}, text {cosines['text']:.3f}"
+    )
 
 
 def quality(bench: Bench, seeds: int, quarter: bool) -> Table:
@@ -331,6 +295,7 @@ def quality(bench: Bench, seeds: int, quarter: bool) -> Table:
         made = [score(bench.student(0.25, source, False, s), test) for s in all_seeds]
         table.put(f"quarter, {source}, clean", made)
     name, share = ("quarter", 0.25) if quarter else ("tenth", 0.1)
+    seen_before(bench, [bench.student(share, "plain", False, s) for s in all_seeds], name)
     small = [bench.student(share, "plain", False, s) for s in all_seeds]
     int8 = bench.int8(small, share, table, f"{name}, plain, clean")
     print()
@@ -342,52 +307,6 @@ def quality(bench: Bench, seeds: int, quarter: bool) -> Table:
         table.behind("quarter, plain, clean", "teacher", 1, table.gap("quarter, scratch, clean"))
     table.behind(int8, int8.replace("int8", "float"), 1, True)
     return table
-
-
-def median(call: Callable[[], Any], times: int = 30) -> float:
-    """Milliseconds, median."""
-    call()
-    taken = []
-    for _ in range(times):
-        started = time.perf_counter()
-        call()
-        taken.append(time.perf_counter() - started)
-    return 1000 * float(np.median(taken))
-
-
-def speed(bench: Bench, model: Any, share: float, photos: int) -> None:
-    """What a query and a new photo cost."""
-    rng = np.random.default_rng(0)
-    with tempfile.TemporaryDirectory() as held:
-        int8, _ = bench.exported(model, share, Path(held) / "student")
-        scorers = {"float": int8.parent / "onnx", "int8": int8}
-        loaded: dict[str, Any] = {k: load_scorer(str(v), "cpu", 1, 1) for k, v in scorers.items()}
-        rows = rng.standard_normal((photos, 128), np.float32)
-        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        half = rows.astype(np.float16)
-        matrix = Matrix([Entry(Photo(f"{i:06d}.jpg", 1, 1), b"", row) for i, row in enumerate(half)])
-        query = rows[0]
-        print(f"\nmilliseconds on one thread, median; {photos:,} photos of 128 numbers")
-        print(f"{'matrix times vector, numpy float32 (the floor)':56} {median(lambda: matrix.rows @ query):8.2f}")
-        print(f"{'best 20 of all photos':56} {median(lambda: matrix.best(query, 20)):8.2f}")
-        for name, scorer in loaded.items():
-            encoded = median(lambda scorer=scorer: scorer.embed_texts(["草地上有三朵红色的花"]))
-            print(f"{f'query to vector, {name} student':56} {encoded:8.2f}")
-        whole = median(lambda: matrix.best(loaded["int8"].embed_texts(["草地上有三朵红色的花"])[0], 20))
-        print(f"{'query, words to the best 20 photos, int8 student':56} {whole:8.2f}")
-        for width, height in ((1024, 768), (4000, 3000)):
-            scene = cv2.resize(bench.test.pictures[0], (width, height), interpolation=cv2.INTER_CUBIC)
-            noisy = np.clip(scene + rng.normal(0, 8, scene.shape), 0, 255).astype(np.uint8)
-            buffer = io.BytesIO()
-            Image.fromarray(noisy).save(buffer, "JPEG", quality=85)
-            data = buffer.getvalue()
-            for name, scorer in loaded.items():
-                taken = median(lambda scorer=scorer, data=data: photo_vector(scorer, data), 10)
-                print(f"{f'new photo, {width} x {height} JPEG, {name} student':56} {taken:8.2f}")
-        small = Image.fromarray(bench.test.pictures[0])
-        for name, scorer in loaded.items():
-            taken = median(lambda scorer=scorer: scorer.embed_pictures([small]))
-            print(f"{f'  of which the model, {name}':56} {taken:8.2f}")
 
 
 def main() -> None:
@@ -445,7 +364,9 @@ def main() -> None:
             print(f"student of {own:,} parameters, {part}; {steps} steps of {given.batch}")
         table = quality(bench, given.seeds, not given.no_quarter)
         share = 0.1 if given.no_quarter else 0.25
-        speed(bench, bench.student(share, "plain", False, 0), share, given.photos)
+        with tempfile.TemporaryDirectory() as made:
+            int8, _ = bench.exported(bench.student(share, "plain", False, 0), share, Path(made) / "student")
+            speed(int8, bench.test.pictures[0], given.photos)
     if given.check and table.missed:
         sys.exit(f"missed or invalid: {'; '.join(table.missed)}")
 
