@@ -200,7 +200,7 @@ def test_search_loads_no_torch(tmp_path: Path, models: tuple[Path, Path]) -> Non
         "try: app(sys.argv[1:], standalone_mode=False)\n"
         "finally: print(sorted({'torch', 'transformers', 'open_clip', 'onnx', 'apache_beam'} & set(sys.modules)))"
     )
-    root = str(Path(__file__).parents[2])
+    root = str(Path(__file__).parents[3])
     words = [sys.executable, "-c", code, "search", str(photos), "花", "--model", str(models[0]), "--json"]
     done = subprocess.run(words, capture_output=True, text=True, cwd=root, env={**os.environ, "PYTHONPATH": root})
     told, _, loaded = done.stdout.rpartition("}\n")
