@@ -32,7 +32,7 @@ WARC = b"WARC/1.0\r\nWARC-Type: resource\r\nContent-Type: text/html\r\nWARC-Targ
     ("name", "data", "word"),
     [
         ("a", WARC, "warc"),
-        ("a.bin", gzip.compress(WARC), "warc"),
+        ("a.bin", gzip.compress(WARC, mtime=0), "warc"),
         ("a.warc", b"garbage", "warc"),
         ("a", b"filedesc://a 0 20200101000000 text/plain 5\n", "arc"),
         ("page.php", b"\n\n<!DOCTYPE html><p>", "html"),
@@ -49,7 +49,7 @@ WARC = b"WARC/1.0\r\nWARC-Type: resource\r\nContent-Type: text/html\r\nWARC-Targ
         ("a.txt", b"https://a.example/1.jpg\nhttps://a.example/2.jpg\n", "urls"),
         ("a.txt", b"url\tcaption\nhttps://a.example/1.jpg\tred\n", "tsv"),
         ("a", b"caption,url\nred,https://a.example/1.jpg\n", "csv"),
-        ("a.csv.gz", gzip.compress(b"caption,url\n"), "csv"),
+        ("a.csv.gz", gzip.compress(b"caption,url\n", mtime=0), "csv"),
         ("a.txt", "只是一段话。\n第二段。".encode(), ""),
         ("a.zip", b"PK\3\4" + bytes(60), ""),
         ("a", b"", ""),
